@@ -1,0 +1,1 @@
+"""Normalization-activation layers; this wing needs torch alone."""

@@ -1,0 +1,92 @@
+"""norm_act: every layer of the table as a function without state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from evonorm.layers import native, reference, table
+from evonorm.layers.statistics import groups_in_force
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def norm_act(
+    x: Tensor,
+    layer: str = "evonorm-s0",
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    v: Tensor | None = None,
+    tau: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    training: bool = False,
+    groups: int = 32,
+    eps: float | None = None,
+    momentum: float = 0.1,
+    activate: bool = True,
+) -> Tensor:
+    """y = formula of `layer` (see `evonorm layers`); for evonorm-s0, x * sigmoid(v * x) / std_group * weight + bias.
+
+    x: (N, C, *) with one to three spatial dimensions; float32, float64, float16 or bfloat16; statistics are computed
+    in float32 at least. y: as x, in shape, dtype and memory format. weight, bias, v, tau, running_mean, running_var:
+    (C,), each only for the layers that have it; a missing weight counts as 1, a missing bias as 0. When training,
+    running statistics are updated in place, running = (1 - momentum) * running + momentum * batch, and no gradient
+    flows into them; otherwise they stand in for the batch's. eps: default the layer's own. activate=False leaves
+    affine alone of an EvoNorm, and normalization with affine of the others.
+
+    Raises ValueError if the layer is unknown, x has another shape or dtype, groups does not divide C, a parameter has
+    another shape, is missing, or is none of the layer's.
+    """
+    row = table.get(layer)
+    parameters = {
+        "weight": weight,
+        "bias": bias,
+        "v": v,
+        "tau": tau,
+        "running_mean": running_mean,
+        "running_var": running_var,
+    }
+    _check(row, x, parameters, training=training, activate=activate)
+    return (native if row.native else reference).evaluate(
+        row,
+        x,
+        parameters,
+        groups=groups_in_force(x.shape[1], groups) if row.grouped else 1,
+        eps=row.eps if eps is None else eps,
+        momentum=momentum,
+        training=training,
+        activate=activate,
+    )
+
+
+def _check(
+    row: table.NormAct, x: Tensor, parameters: dict[str, Tensor | None], *, training: bool, activate: bool
+) -> None:
+    if not 3 <= x.dim() <= 5:
+        raise ValueError(f"x must be (N, C, *) with one to three spatial dimensions: got shape {tuple(x.shape)}")
+    if x.dtype not in DTYPES:
+        raise ValueError(f"x must be one of {', '.join(str(dtype) for dtype in DTYPES)}: got {x.dtype}")
+    channels = x.shape[1]
+    known = {*(("weight", "bias") if row.affine else ()), *row.parameters, *row.running}
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise ValueError(f"{row.name} has no {name}; it has {', '.join(sorted(known)) or 'no parameters'}")
+        if value.shape != (channels,):
+            raise ValueError(f"{name} must have one value a channel: got {tuple(value.shape)} for {channels} channels")
+    needed = [
+        *(row.parameters if activate else ()),
+        *(row.running if not training and _uses_running(row, activate) else ()),
+    ]
+    for name in needed:
+        if parameters[name] is None:
+            when = " when not training" if name in row.running else ""
+            raise ValueError(f"{row.name} needs {name}{when}: pass {name}=..., one value a channel")
+
+
+def _uses_running(row: table.NormAct, activate: bool) -> bool:
+    # An EvoNorm without its activation is affine alone.
+    return activate or row.native is not None

@@ -1,0 +1,52 @@
+"""Evaluates a row of the table in plain torch: reads like the paper, serves every device and dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from evonorm.layers.statistics import Statistics
+from evonorm.layers.table import NormAct, Parameters
+
+
+def evaluate(
+    row: NormAct,
+    x: Tensor,
+    parameters: dict[str, Tensor | None],
+    *,
+    groups: int,
+    eps: float,
+    momentum: float,
+    training: bool,
+    activate: bool,
+) -> Tensor:
+    """y of the row's formula for x: (N, C, *), in x's dtype, computed in float32 or, for float64 x, in float64.
+
+    parameters: weight, bias, v, tau, running_mean, running_var by name, each (C,) or None; a missing weight counts
+    as 1, a missing bias as 0. Running statistics are updated in place when training.
+    """
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    channel = (1, -1, *[1] * (x.dim() - 2))
+
+    def shaped(name: str) -> Tensor | None:
+        value = parameters.get(name)
+        return None if value is None else value.to(exact.dtype).view(channel)
+
+    weight, bias = shaped("weight"), shaped("bias")
+
+    def affine(t: Tensor) -> Tensor:
+        scaled = t if weight is None else t * weight
+        return scaled if bias is None else scaled + bias
+
+    statistics = Statistics(
+        exact,
+        eps=eps,
+        groups=groups,
+        training=training,
+        running_mean=parameters.get("running_mean"),
+        running_var=parameters.get("running_var"),
+        momentum=momentum,
+    )
+    own = Parameters(v=shaped("v"), tau=shaped("tau"))  # type: ignore[arg-type]
+    formula = row.formula if activate else row.linear
+    return formula(exact, statistics, own, affine).to(x.dtype)

@@ -1,0 +1,131 @@
+"""Mean, variance and second moment of a feature map over batch, instance and group; at least float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Statistics:
+    """The statistics of x: (N, C, *), each shaped to broadcast against x: (N or 1, C, 1, ...).
+
+    Variances are biased (divided by the count) and centred before squaring, so a mean far from zero costs no
+    precision. Standard deviations and root mean squares are sqrt(second moment + eps).
+
+    Batch statistics are taken from x when training, and are then blended into the running ones in place,
+    running = (1 - momentum) * running + momentum * batch, outside autograd; otherwise the running ones stand in.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        *,
+        eps: float,
+        groups: int = 1,
+        training: bool = True,
+        running_mean: Tensor | None = None,
+        running_var: Tensor | None = None,
+        momentum: float = 0.1,
+    ) -> None:
+        self.x = x
+        self.eps = eps
+        self.groups = groups
+        self.training = training
+        self.running_mean = running_mean
+        self.running_var = running_var
+        self.momentum = momentum
+        self.space = tuple(range(2, x.dim()))
+        self._moments: tuple[Tensor, Tensor] | None = None
+
+    def instance_std(self) -> Tensor:
+        """Over space, per sample and channel: (N, C, 1, ...)."""
+        return (self._instance()[1] + self.eps).sqrt()
+
+    def instance_rms(self) -> Tensor:
+        """Root mean square over space, per sample and channel: (N, C, 1, ...)."""
+        return (self._instance_square() + self.eps).sqrt()
+
+    def group_mean(self) -> Tensor:
+        """Over space and a group's channels, per sample: (N, C, 1, ...), equal within a group."""
+        return self._over_group(self._instance()[0])
+
+    def group_std(self) -> Tensor:
+        """Over space and a group's channels, per sample: (N, C, 1, ...), equal within a group."""
+        mean, var = self._instance()
+        # Law of total variance: the map is read once for every statistic taken of it.
+        between = (mean - self._over_group(mean)).square()
+        return (self._over_group(var + between) + self.eps).sqrt()
+
+    def group_rms(self) -> Tensor:
+        """Root mean square over space and a group's channels, per sample: (N, C, 1, ...)."""
+        return (self._over_group(self._instance_square()) + self.eps).sqrt()
+
+    def batch_mean(self) -> Tensor:
+        """Over batch and space, per channel: (1, C, 1, ...); the running mean when not training."""
+        if not self.training:
+            return self._running(self.running_mean)
+        mean = self._instance()[0].mean(0, keepdim=True)
+        self._blend(self.running_mean, mean)
+        return mean
+
+    def batch_std(self) -> Tensor:
+        """Over batch and space, per channel: (1, C, 1, ...); from the running variance when not training."""
+        if not self.training:
+            return (self._running(self.running_var) + self.eps).sqrt()
+        mean, var = self._instance()
+        between = (mean - mean.mean(0, keepdim=True)).square()
+        var = (var + between).mean(0, keepdim=True)
+        self._blend(self.running_var, var)
+        return (var + self.eps).sqrt()
+
+    def _instance(self) -> tuple[Tensor, Tensor]:
+        if self._moments is None:
+            mean = self.x.mean(self.space, keepdim=True)
+            self._moments = mean, (self.x - mean).square().mean(self.space, keepdim=True)
+        return self._moments
+
+    def _instance_square(self) -> Tensor:
+        return self.x.square().mean(self.space, keepdim=True)
+
+    def _over_group(self, moment: Tensor) -> Tensor:
+        size = moment.shape[1] // self.groups
+        grouped = moment.unflatten(1, (self.groups, size))
+        return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1, 2)
+
+    def _running(self, running: Tensor | None) -> Tensor:
+        assert running is not None, "norm_act checks that running statistics are there when not training"
+        return running.to(self.x.dtype).view(1, -1, *[1] * len(self.space))
+
+    def _blend(self, running: Tensor | None, batch: Tensor) -> None:
+        # An empty batch has no statistics; its NaN must not reach the running ones.
+        if running is not None and self.x.numel() > 0:
+            with torch.no_grad():
+                running.lerp_(batch.detach().flatten().to(running.dtype), self.momentum)
+
+
+def groups_in_force(channels: int, groups: int = 32, group_size: int | None = None, *, fit: bool = False) -> int:
+    """How many groups `channels` channels are split into.
+
+    groups: wanted number of groups; group_size: wanted channels a group, which takes the place of `groups`.
+    fit: where the wanted number does not divide, take the largest divisor of `channels` below it.
+    Raises ValueError if it does not divide and `fit` is off, or if it is below 1.
+    """
+    name, wanted = ("groups", groups) if group_size is None else ("group_size", group_size)
+    if wanted < 1:
+        raise ValueError(f"{name} must be at least 1: got {name}={wanted}")
+    if channels % wanted != 0:
+        fitting = _largest_divisor(channels, wanted)
+        if not fit:
+            other, remedy = (
+                ("group_size", channels // fitting) if group_size is None else ("groups", channels // fitting)
+            )
+            raise ValueError(
+                f"{name} must divide channels: got channels={channels}, {name}={wanted}; "
+                f"use {name}={fitting} (or {other}={remedy}), or fit_groups=True"
+            )
+        wanted = fitting
+    return wanted if group_size is None else channels // wanted
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return next(divisor for divisor in range(min(at_most, number), 0, -1) if number % divisor == 0)

@@ -1,0 +1,182 @@
+"""The table of layers: one row each, read by the module, the function, the tests, the command line and the docs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evonorm.layers.statistics import Statistics
+
+LIU = "Liu, Brock, Simonyan, Le 2020, arXiv 2004.02967"
+SINGH = "Singh, Krishnan 2019, arXiv 1911.09737"
+IOFFE = "Ioffe, Szegedy 2015, arXiv 1502.03167"
+WU = "Wu, He 2018, arXiv 1803.08494"
+
+
+class Parameters(NamedTuple):
+    """Per-channel parameters beside weight and bias, shaped to broadcast against x; None where a row has them not.
+
+    v: slope inside EvoNorm's sigmoid or maximum. tau: threshold of the thresholded linear unit.
+    """
+
+    v: Tensor
+    tau: Tensor
+
+
+Affine = Callable[[Tensor], Tensor]
+Formula = Callable[[Tensor, Statistics, Parameters, Affine], Tensor]
+
+
+@dataclass(frozen=True)
+class NormAct:
+    """A layer: y = formula(x, statistics, parameters, affine) with affine(t) = t * weight + bias.
+
+    text: the formula in words of mathematics. linear: what remains when the activation is off.
+    parameters: those beside weight and bias, with their initial values. running: names of the running statistics.
+    grouped: has statistics over groups. affine: has weight and bias. native: torch has the layer itself
+    ("batch_norm", "group_norm"), and uses it before `activation`.
+    """
+
+    name: str
+    text: str
+    formula: Formula
+    linear: Formula
+    source: str
+    parameters: dict[str, float] = field(default_factory=dict)
+    running: tuple[str, ...] = ()
+    grouped: bool = False
+    affine: bool = True
+    eps: float = 1e-5
+    native: str | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
+
+
+def _evonorm(
+    name: str, text: str, formula: Formula, *, v: bool = False, batch: bool = False, grouped: bool = False
+) -> NormAct:
+    return NormAct(
+        name,
+        text=f"{text} * weight + bias",
+        formula=formula,
+        linear=lambda x, s, p, affine: affine(x),
+        source=LIU,
+        parameters={"v": 1.0} if v else {},
+        running=("running_var",) if batch else (),
+        grouped=grouped,
+    )
+
+
+def _batch_norm(name: str, activation: Callable[[Tensor], Tensor]) -> NormAct:
+    def linear(x: Tensor, s: Statistics, p: Parameters, affine: Affine) -> Tensor:
+        return affine((x - s.batch_mean()) / s.batch_std())
+
+    return NormAct(
+        name,
+        text=f"{activation.__name__}((x - mean_batch) / std_batch * weight + bias)",
+        formula=lambda x, s, p, affine: activation(linear(x, s, p, affine)),
+        linear=linear,
+        source=IOFFE,
+        running=("running_mean", "running_var"),
+        native="batch_norm",
+        activation=activation,
+    )
+
+
+def _group_norm(name: str, activation: Callable[[Tensor], Tensor]) -> NormAct:
+    def linear(x: Tensor, s: Statistics, p: Parameters, affine: Affine) -> Tensor:
+        return affine((x - s.group_mean()) / s.group_std())
+
+    return NormAct(
+        name,
+        text=f"{activation.__name__}((x - mean_group) / std_group * weight + bias)",
+        formula=lambda x, s, p, affine: activation(linear(x, s, p, affine)),
+        linear=linear,
+        source=WU,
+        grouped=True,
+        native="group_norm",
+        activation=activation,
+    )
+
+
+TABLE = (
+    _evonorm(
+        "evonorm-b0",
+        "x / max(std_batch, v * x + std_instance)",
+        lambda x, s, p, affine: affine(x / torch.maximum(s.batch_std(), p.v * x + s.instance_std())),
+        v=True,
+        batch=True,
+    ),
+    _evonorm(
+        "evonorm-b1",
+        "x / max(std_batch, (x + 1) * rms_instance)",
+        lambda x, s, p, affine: affine(x / torch.maximum(s.batch_std(), (x + 1) * s.instance_rms())),
+        batch=True,
+    ),
+    _evonorm(
+        "evonorm-b2",
+        "x / max(std_batch, rms_instance - x)",
+        lambda x, s, p, affine: affine(x / torch.maximum(s.batch_std(), s.instance_rms() - x)),
+        batch=True,
+    ),
+    _evonorm(
+        "evonorm-s0",
+        "x * sigmoid(v * x) / std_group",
+        lambda x, s, p, affine: affine(x * torch.sigmoid(p.v * x) / s.group_std()),
+        v=True,
+        grouped=True,
+    ),
+    _evonorm(
+        "evonorm-s1",
+        "silu(x) / std_group",
+        lambda x, s, p, affine: affine(F.silu(x) / s.group_std()),
+        grouped=True,
+    ),
+    _evonorm(
+        "evonorm-s2",
+        "silu(x) / rms_group",
+        lambda x, s, p, affine: affine(F.silu(x) / s.group_rms()),
+        grouped=True,
+    ),
+    NormAct(
+        "frn-tlu",
+        text="max(x / rms_instance * weight + bias, tau)",
+        formula=lambda x, s, p, affine: torch.maximum(affine(x / s.instance_rms()), p.tau),
+        linear=lambda x, s, p, affine: affine(x / s.instance_rms()),
+        source=SINGH,
+        parameters={"tau": 0.0},
+    ),
+    _batch_norm("bn-relu", F.relu),
+    _batch_norm("bn-silu", F.silu),
+    _group_norm("gn-relu", F.relu),
+    _group_norm("gn-silu", F.silu),
+    NormAct(
+        "none",
+        text="x",
+        formula=lambda x, s, p, affine: x,
+        linear=lambda x, s, p, affine: x,
+        source="the identity: what the report's EvoNorm layers were",
+        affine=False,
+    ),
+)
+
+_ROWS = {row.name: row for row in TABLE}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all layers, in the table's order."""
+    return tuple(_ROWS)
+
+
+def get(name: str) -> NormAct:
+    """The row called `name`. Raises ValueError naming the nearest one, or all."""
+    if name not in _ROWS:
+        near = difflib.get_close_matches(name, _ROWS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(_ROWS)}"
+        raise ValueError(f"no layer is called {name!r}; {hint}")
+    return _ROWS[name]

@@ -1,0 +1,23 @@
+"""What every test shares: fixed seeds of its own, and memory that is NaN until it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+@pytest.fixture
+def nan_filled_memory() -> Iterator[None]:
+    """Fills torch.empty with NaN, so that an output that is not written cannot pass."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
