@@ -1,0 +1,200 @@
+"""The command line: parse, call, print. Torch is imported where a command needs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from evonorm import __version__
+
+try:
+    from jsonargparse import ArgumentParser
+except ImportError:  # pragma: no cover - the light install
+    sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
+
+from evonorm.lab.config import Seeds, TrainConfig
+from evonorm.lab.errors import UserError
+from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
+
+FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, 1 failed, 2 user's mistake, 3 diverged, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = build_parser().parse_args(_normalized(given))
+        command = parsed.subcommand
+        return _COMMANDS[command](parsed[command])
+    except UserError as error:
+        print(f"evonorm: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        print(f"evonorm: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("evonorm: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of every command."""
+    parser = ArgumentParser(
+        prog="evonorm",
+        version=__version__,
+        description="Normalization-activation layers, and the lab that compares them. "
+        "Start with `evonorm reproduce`, then open the page it names.",
+    )
+    commands = parser.add_subcommands(required=True, metavar="COMMAND")
+
+    reproduce = ArgumentParser(
+        description="Train the report's runs, as published (its EvoNorm layers were identities) and as intended, and "
+        "write a page that compares them. Finished runs are kept, stopped ones go on: repeat the command to resume."
+    )
+    reproduce.add_argument("--data", default=None, type=str | None, help=_field_help("data"))  # type: ignore[arg-type]
+    budgets = "; ".join(f"{b.name}: {b.meaning}" for b in BUDGETS.values())
+    reproduce.add_argument("--budget", default="quick", type=Literal[tuple(BUDGETS)], help=budgets)  # type: ignore[arg-type]
+    reproduce.add_argument(
+        "--variant",
+        default="both",
+        type=Literal[(*VARIANTS, "both")],  # type: ignore[arg-type]
+        help="published: as the report's code ran; intended: as it describes",
+    )
+    ids = ", ".join(experiment.id for experiment in EXPERIMENTS)
+    reproduce.add_argument("--only", nargs="+", default=None, metavar="ID", help=f"only these experiments: {ids}")
+    reproduce.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="one run for each seed")
+    reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
+    commands.add_subcommand("reproduce", reproduce, help="the report's comparison, from data to page")
+
+    train = ArgumentParser(
+        description="Train Mini Inception once. The run's folder below --out is named by its configuration: the same "
+        "command resumes a stopped run and does not repeat a finished one. "
+        "A YAML file given with --config holds the same names."
+    )
+    train.add_argument("--config", action="config", help="YAML file with any of the options below")
+    train.add_class_arguments(TrainConfig, as_group=False)
+    train.add_argument("--out", default="runs", help="folder for the run's folder")
+    commands.add_subcommand("train", train, help="one training run")
+
+    report = ArgumentParser(description="Write the page of the runs in a folder: one self-contained HTML file.")
+    report.add_argument("runs", help="folder of runs, as --out of reproduce or train")
+    report.add_argument("-o", "--output", default="report.html", help="the page")
+    report.add_argument(
+        "--comparison", default=None, type=str | None, help="which comparison file, if there are several"
+    )  # type: ignore[arg-type]
+    commands.add_subcommand("report", report, help="the page of runs already made")
+
+    layers = ArgumentParser(description="Print the table of layers: name, formula, parameters, source.")
+    commands.add_subcommand("layers", layers, help="the table of layers")
+    return parser
+
+
+def _field_help(name: str) -> str:
+    """What TrainConfig's docstring says of a field."""
+    import docstring_parser
+
+    parameters = docstring_parser.parse(TrainConfig.__doc__ or "").params
+    return next((p.description or "" for p in parameters if p.arg_name == name), "").replace("\n", " ")
+
+
+def _normalized(arguments: list[str]) -> list[str]:
+    """--train-images as --train_images, and a switch alone, --augment, as --augment true."""
+    hints = typing.get_type_hints(TrainConfig)
+    switches = {f"--{field.name}" for field in dataclasses.fields(TrainConfig) if hints[field.name] is bool}
+    normalized = []
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            argument = name.replace("-", "_").replace("__", "--", 1) + equals + value
+        normalized.append(argument)
+        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        if argument in switches and following.lower() not in ("true", "false"):
+            normalized.append("true")
+    return normalized
+
+
+def _train(options: Any) -> int:
+    from rich.console import Console
+
+    from evonorm.lab.data import load
+    from evonorm.lab.progress import shown
+    from evonorm.lab.training import train
+
+    values = dict(options.as_dict())
+    values.pop("config", None)
+    out = Path(values.pop("out"))
+    config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
+    console = Console()
+    dataset = load(config.data, say=_sayer(console))
+    with shown(console) as watch:
+        record = train(config, dataset, out, watch=watch)
+    console.print(f"{record.status}: {out / record.name}", markup=False, highlight=False, soft_wrap=True)
+    if record.status == "stopped":
+        console.print("repeat the command to go on", markup=False)
+    return {"finished": 0, "diverged": DIVERGED, "stopped": INTERRUPTED}.get(record.status, FAILED)
+
+
+def _reproduce(options: Any) -> int:
+    from rich.console import Console
+
+    from evonorm.lab.data import load
+    from evonorm.lab.report import page
+    from evonorm.lab.reproduce import choose, reproduce, results_table
+
+    console = Console()
+    out = Path(options.out)
+    choose(options.only)
+    dataset = load(options.data, say=_sayer(console))
+    if dataset.notice:
+        console.rule(style="yellow")
+        console.print(f"NOTE: {dataset.notice}", style="bold yellow", markup=False)
+        console.rule(style="yellow")
+    variants = VARIANTS if options.variant == "both" else (options.variant,)
+    runs, comparison = reproduce(
+        dataset,
+        out,
+        console,
+        budget=options.budget,
+        data=options.data,
+        only=options.only,
+        variants=variants,
+        seeds=options.seeds,
+    )
+    console.print(results_table(runs))
+    page.write(out, out / "report.html", comparison=comparison.name)
+    console.print(f"page: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    if any(run.status in ("stopped", "waiting") for run in runs):
+        console.print("stopped; repeat the command to go on", markup=False)
+        return INTERRUPTED
+    return FAILED if any(run.status == "failed" for run in runs) else 0
+
+
+def _report(options: Any) -> int:
+    from evonorm.lab.report import page
+
+    page.write(Path(options.runs), Path(options.output), comparison=options.comparison)
+    print(options.output)
+    return 0
+
+
+def _layers(options: Any) -> int:
+    from evonorm.layers.table import TABLE
+
+    width = max(len(row.name) for row in TABLE)
+    for row in TABLE:
+        own = ", ".join([*(("weight", "bias") if row.affine else ()), *row.parameters, *row.running]) or "none"
+        print(f"{row.name:{width}}  y = {row.text}")
+        print(f"{'':{width}}  parameters: {own}. Source: {row.source}")
+    print("\nweight, v and running_var start at 1; bias, tau and running_mean at 0; each has one value a channel")
+    return 0
+
+
+def _sayer(console: Any) -> Any:
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+_COMMANDS = {"reproduce": _reproduce, "train": _train, "report": _report, "layers": _layers}

@@ -1,0 +1,1 @@
+"""The lab: experiments with the layers, recorded as plain files."""

@@ -1,0 +1,133 @@
+"""What one training run is: a frozen dataclass whose content names the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from evonorm.lab.errors import UserError
+
+# Where the data lies and how the machine computes it does not change what is computed.
+_NOT_IDENTITY = ("data", "device")
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where randomness enters a run; each seed moves its own part and no other.
+
+    Args:
+        model: initial weights and dropout masks.
+        order: order of the training images in each epoch.
+        augmentation: the random affine maps and flips.
+        subset: which images a smaller training or test set keeps.
+    """
+
+    model: int = 0
+    order: int = 0
+    augmentation: int = 0
+    subset: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run of Mini Inception; the defaults are the report's set-up.
+
+    Args:
+        layer: normalization-activation layer; `evonorm layers` lists them.
+        groups: groups of the layers that have group statistics; where they do not divide a width, the largest
+            divisor below is used and recorded.
+        norm_eps: epsilon of the layer; default: the layer's own.
+        norm_momentum: weight of the newest batch in running statistics (Keras counts the other way: 1 - this).
+        optimizer: sgd or adam, as Keras defines them.
+        learning_rate: initial learning rate; default: 1e-2 for sgd, 1e-3 for adam.
+        decay: per batch, learning rate / (1 + decay * batches so far); default: 1e-2 / epochs for sgd, 0 for adam.
+        momentum: momentum of sgd.
+        clip_norm: clip the gradient of each tensor to this norm; default: no clipping.
+        epochs: passes over the training images.
+        batch_size: images in a training batch.
+        steps_per_epoch: batches in an epoch; default: as many as the training images fill, the last one may be short.
+        augment: random rotation, shift, shear, zoom and flip, as in the report.
+        augment_centre: centre of the affine map: `report` is one pixel past the true one, as keras-preprocessing 1.1.2
+            has it; `true` is the image's.
+        data: `cifar10`, `digits`, a CIFAR-10 archive or folder, or an image folder or zip of
+            {train,test}/<class>/<image>; default: CIFAR-10 if it is cached or can be had, else `digits`.
+        train_images: size of a class-balanced subset of the training images; default: all.
+        test_images: size of a class-balanced subset of the test images; default: all.
+        validation_images: validate on the first so many of the test images; default: all of them.
+        standardize: subtract the training images' mean and divide by their standard deviation, per channel, instead of
+            dividing pixels by 255 alone.
+        dropout: probability of dropping a feature before the classifier.
+        precision: fp32, bf16 (autocast), or auto: bf16 where the processor computes in it fast.
+        channels_last: keep activations in channels-last memory order.
+        device: cpu, cuda, or auto: cuda where there is one.
+        seeds: where randomness enters.
+    """
+
+    layer: str = "evonorm-s0"
+    groups: int | None = 32
+    norm_eps: float | None = None
+    norm_momentum: float = 0.1
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float | None = None
+    decay: float | None = None
+    momentum: float = 0.9
+    clip_norm: float | None = None
+    epochs: int = 60
+    batch_size: int = 128
+    steps_per_epoch: int | None = None
+    augment: bool = False
+    augment_centre: Literal["report", "true"] = "report"
+    data: str | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+    validation_images: int | None = None
+    standardize: bool = False
+    dropout: float = 0.5
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    device: str = "auto"
+    seeds: Seeds = field(default_factory=Seeds)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "steps_per_epoch", "train_images", "test_images", "validation_images"):
+            _require(self, name, lambda value: value >= 1, "at least 1")
+        for name in ("learning_rate", "clip_norm"):
+            _require(self, name, lambda value: value > 0, "above 0")
+        for name in ("decay", "norm_eps"):
+            _require(self, name, lambda value: value >= 0, "0 or above")
+        for name in ("momentum", "dropout"):
+            _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
+        _require(self, "norm_momentum", lambda value: 0 <= value <= 1, "in [0, 1]")
+
+    def resolved(self, *, precision: Literal["fp32", "bf16"], grouped: bool, eps: float) -> TrainConfig:
+        """Every default that depends on another field or on the machine filled in: what really runs.
+
+        precision: what `auto` means on this machine. grouped: whether the layer has group statistics. eps: the layer's own.
+        """
+        sgd = self.optimizer == "sgd"
+        return replace(
+            self,
+            groups=self.groups if grouped else None,
+            norm_eps=self.norm_eps if self.norm_eps is not None else eps,
+            learning_rate=self.learning_rate if self.learning_rate is not None else (1e-2 if sgd else 1e-3),
+            decay=self.decay if self.decay is not None else (1e-2 / self.epochs if sgd else 0.0),
+            momentum=self.momentum if sgd else 0.0,
+            precision=precision if self.precision == "auto" else self.precision,
+        )
+
+
+def _require(config: TrainConfig, name: str, holds: Any, must: str) -> None:
+    value = getattr(config, name)
+    if value is not None and not holds(value):
+        raise UserError(f"{name} must be {must}: got {name}={value}")
+
+
+def run_name(config: TrainConfig, data_fingerprint: str) -> str:
+    """Folder name of a resolved config on given data: what a person looks for, then the hash of everything."""
+    content = {key: value for key, value in asdict(config).items() if key not in _NOT_IDENTITY}
+    content["data"] = data_fingerprint
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    parts = [config.layer, f"g{config.groups}" if config.groups else "", config.optimizer, "aug" * config.augment]
+    return "-".join([part for part in parts if part] + [digest])

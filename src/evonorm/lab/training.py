@@ -1,0 +1,408 @@
+"""One training run: train(config, dataset, out) -> record. Resumes where it was stopped, to the last bit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import filelock
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evonorm.lab import machine, optimizers, records
+from evonorm.lab.augmentation import augment
+from evonorm.lab.config import TrainConfig, run_name
+from evonorm.lab.data import ImageDataset, balanced_subset
+from evonorm.lab.diagnosis import diagnose
+from evonorm.lab.errors import UserError
+from evonorm.lab.progress import Silent, Watch
+from evonorm.layers import table
+from evonorm.models import MiniInception
+
+CHECKPOINT_SECONDS = 120.0
+VALIDATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images on the device: uint8 (N, 3, 32, 32), labels (N,)."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass
+class Position:
+    """Where a run stands: epochs behind it, steps into the current one, and that one's sums so far."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    train_seconds: float = 0.0
+
+
+class Diverged(Exception):
+    """The loss or a gradient of this step was not finite; carries the diagnosis."""
+
+    def __init__(self, diagnosis: dict[str, Any]) -> None:
+        super().__init__(diagnosis["cause"])
+        self.diagnosis = diagnosis
+
+
+def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfig, torch.device]:
+    """What really runs on this machine. Raises UserError for a layer or a device that is not there."""
+    try:
+        row = table.get(config.layer)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    device = machine.choose_device(config.device)
+    precision, why = machine.fast_precision(device)
+    if watch is not None and config.precision == "auto":
+        watch.say(f"precision {precision}: {why}")
+    return config.resolved(precision=precision, grouped=row.grouped, eps=row.eps), device
+
+
+def run_folder(config: TrainConfig, dataset: ImageDataset, out: Path) -> Path:
+    """Where the run of this config on this data lies, or will."""
+    return out / run_name(resolve(config)[0], dataset.fingerprint)
+
+
+def train(config: TrainConfig, dataset: ImageDataset, out: Path, *, watch: Watch | None = None) -> records.Record:
+    """Trains, or goes on training, and returns the run's record; its folder below `out` is named by the config.
+
+    A finished or diverged run is not run again. Ctrl-C and SIGTERM end it after the current step, with a checkpoint and
+    status `stopped`. An error is recorded as status `failed` and raised.
+    """
+    watch = watch or Silent()
+    resolved, device = resolve(config, watch)
+    folder = run_folder(config, dataset, out)
+    _make(folder)
+    with _locked(folder):
+        if (folder / "summary.json").exists() and (folder / "config.json").exists():
+            record = records.read(folder)
+            if record.status in ("finished", "diverged"):
+                watch.say(f"{folder.name}: already {record.status}")
+                return record
+        machine.keep_freed_memory()
+        devices = [device] if device.type == "cuda" else []
+        # Dropout draws from torch's global generator: it is seeded for each step, and given back as it was.
+        with torch.random.fork_rng(devices=devices), _stop_requests() as stop_requested:
+            run = _Run(resolved, dataset, folder, device, watch)
+            try:
+                status = run.go(stop_requested)
+                run.summarize(status)
+            except Diverged as fault:
+                run.summarize("diverged", diagnosis=fault.diagnosis)
+                watch.say(f"{folder.name} diverged in epoch {fault.diagnosis['epoch']}: {fault}")
+            except KeyboardInterrupt:
+                run.summarize("stopped")
+                raise
+            except Exception as error:
+                run.summarize("failed", error="".join(traceback.format_exception_only(error)).strip())
+                raise
+    return records.read(folder)
+
+
+class _Run:
+    """One run's model, optimizer, data and position, and the folder they are kept in."""
+
+    def __init__(
+        self, config: TrainConfig, dataset: ImageDataset, folder: Path, device: torch.device, watch: Watch
+    ) -> None:
+        self.config, self.folder, self.device, self.watch = config, folder, device, watch
+        self.train_set = _subset(dataset.train_images, dataset.train_labels, config.train_images, config, device)
+        self.test_set = _subset(dataset.test_images, dataset.test_labels, config.test_images, config, device)
+        if config.validation_images is not None:
+            kept = slice(config.validation_images)
+            self.test_set = Images(self.test_set.pixels[kept], self.test_set.labels[kept])
+        self.shift, self.scale = _input_scaling(self.train_set.pixels, standardize=config.standardize)
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model = MiniInception(
+            len(dataset.classes),
+            config.layer,
+            groups=config.groups or 1,
+            eps=config.norm_eps,
+            momentum=config.norm_momentum,
+            dropout=config.dropout,
+            generator=_generator(config.seeds.model, "weights"),
+        ).to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.optimizer = optimizers.make(config, self.model.parameters())
+        filled = -(-len(self.train_set) // config.batch_size)
+        self.steps = min(filled, config.steps_per_epoch or filled)
+        self.position = Position()
+        self.epochs: list[dict[str, Any]] = []
+        self.started = time.monotonic()
+        self.seconds_before = 0.0
+        self._resume()
+        self._describe(dataset)
+
+    def go(self, stop_requested: Callable[[], bool]) -> str:
+        """Runs to the end, or to the step at which a stop was requested: `finished` or `stopped`."""
+        config, position = self.config, self.position
+        done = position.epoch * self.steps + position.step
+        self.watch.begin(self.folder.name, steps=config.epochs * self.steps, done=done)
+        saved = time.monotonic()
+        while position.epoch < config.epochs:
+            order = torch.randperm(
+                len(self.train_set), generator=_generator(config.seeds.order, "order", position.epoch)
+            )
+            while position.step < self.steps:
+                if stop_requested():
+                    self._save()
+                    return "stopped"
+                first = position.step * config.batch_size
+                self._step(order[first : first + config.batch_size])
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+            self._end_epoch()
+            saved = time.monotonic()
+        return "finished"
+
+    def summarize(self, status: str, *, diagnosis: dict[str, Any] | None = None, error: str | None = None) -> None:
+        """Writes summary.json."""
+        scored = [epoch for epoch in self.epochs if epoch["val_accuracy"] is not None]
+        records.write_json(
+            self.folder / "summary.json",
+            {
+                "status": status,
+                "epochs_done": self.position.epoch,
+                "best": max(scored, key=lambda epoch: float(epoch["val_accuracy"]), default=None),
+                "last": self.epochs[-1] if self.epochs else None,
+                "diagnosis": diagnosis,
+                "error": error,
+                "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+                "groups_in_force": self.model.groups_in_force(),
+                "seconds": self.seconds_before + time.monotonic() - self.started,
+            },
+        )
+
+    def _step(self, chosen: Tensor) -> None:
+        started = time.perf_counter()
+        config, position = self.config, self.position
+        step = position.epoch * self.steps + position.step
+        chosen = chosen.to(self.device)
+        images, labels = self._input(self.train_set.pixels[chosen]), self.train_set.labels[chosen]
+        if config.augment:
+            generator = _generator(config.seeds.augmentation, "augmentation", step)
+            images = augment(images, generator, centre=config.augment_centre)
+        images = self._scaled(images)
+
+        def logits_of(model: nn.Module) -> Tensor:
+            torch.manual_seed(_seed(config.seeds.model, "dropout", step))
+            return self._logits(model, images)
+
+        self.model.train()
+        logits = logits_of(self.model)
+        loss = F.cross_entropy(logits, labels)
+        loss_value = loss.item()
+        finite = torch.isfinite(loss).item()
+        if finite:
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            finite = torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=float("inf"))).item()
+        if not finite:
+            found = diagnose(self.model, lambda model: F.cross_entropy(logits_of(model), labels))
+            raise Diverged({"epoch": position.epoch + 1, "step": step + 1, "loss": loss_value, **asdict(found)})
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        position.loss_sum += loss_value * len(labels)
+        position.correct += int((logits.argmax(1) == labels).sum())
+        position.seen += len(labels)
+        position.step += 1
+        position.train_seconds += time.perf_counter() - started
+        self.watch.step(
+            epoch=position.epoch + 1,
+            step=position.step,
+            loss=position.loss_sum / position.seen,
+            accuracy=position.correct / position.seen,
+            images_per_second=position.seen / position.train_seconds,
+        )
+
+    def _end_epoch(self) -> None:
+        started = time.perf_counter()
+        position = self.position
+        rate = self.optimizer.learning_rate()
+        val_loss, val_accuracy = self._validate()
+        metrics = {
+            "epoch": position.epoch + 1,
+            "train_loss": position.loss_sum / position.seen,
+            "train_accuracy": position.correct / position.seen,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "learning_rate": rate,
+            "images_per_second": position.seen / position.train_seconds,
+            "seconds": position.train_seconds + time.perf_counter() - started,
+        }
+        self.epochs.append(metrics)
+        records.append_metrics(self.folder, metrics)
+        self.watch.epoch(metrics)
+        position.__dict__.update(asdict(Position(epoch=position.epoch + 1)))
+        self._save()
+
+    @torch.inference_mode()
+    def _validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the validation images."""
+        self.model.eval()
+        loss_sum, correct = 0.0, 0
+        for first in range(0, len(self.test_set), VALIDATION_BATCH):
+            part = slice(first, first + VALIDATION_BATCH)
+            labels = self.test_set.labels[part]
+            logits = self._logits(self.model, self._scaled(self._input(self.test_set.pixels[part])))
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+            correct += int((logits.argmax(1) == labels).sum())
+        return loss_sum / len(self.test_set), correct / len(self.test_set)
+
+    def _input(self, pixels: Tensor) -> Tensor:
+        return pixels.to(memory_format=self.memory_format).float() / 255
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        return (images - self.shift) / self.scale if self.config.standardize else images
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            logits: Tensor = model(images)
+        return logits.float()
+
+    def _save(self) -> None:
+        """Writes the checkpoint at once; whoever resumes from it computes what this run would have."""
+        content = io.BytesIO()
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "position": asdict(self.position),
+            "seconds": self.seconds_before + time.monotonic() - self.started,
+        }
+        torch.save(state, content)
+        records.write_atomically(self.folder / "checkpoint.pt", content.getvalue())
+
+    def _resume(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            records.rewrite_metrics(self.folder, [])
+            return
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.position = Position(**state["position"])
+            self.seconds_before = float(state["seconds"])
+        except Exception as error:
+            raise UserError(f"cannot resume from {path}: {error}; delete it to train from the start") from error
+        # An epoch written after the checkpoint is computed again, alike.
+        self.epochs = list(records.read_metrics(self.folder))[: self.position.epoch]
+        if len(self.epochs) < self.position.epoch:
+            raise UserError(
+                f"{self.folder / 'metrics.jsonl'} holds {len(self.epochs)} epochs, the checkpoint {self.position.epoch}; "
+                f"delete {path} to train from the start"
+            )
+        records.rewrite_metrics(self.folder, self.epochs)
+
+    def _describe(self, dataset: ImageDataset) -> None:
+        """Writes what the run is and what it runs on."""
+        about = {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "notice": dataset.notice,
+            "classes": list(dataset.classes),
+            "train_images": len(self.train_set),
+            "test_images": len(self.test_set),
+        }
+        path = self.folder / "environment.json"
+        sessions = records.read_json(path).get("sessions", []) if path.exists() else []
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        environment = machine.environment(self.device)
+        sessions.append({"started": now, "epoch": self.position.epoch + 1, "threads": environment["threads"]})
+        # The path of the data is this machine's; the record names the data by content.
+        config = asdict(replace(self.config, data=dataset.name, device=self.device.type))
+        records.write_json(self.folder / "config.json", {"config": config, "dataset": about})
+        records.write_json(path, environment | {"sessions": sessions})
+        self.summarize("running")
+
+
+def _subset(pixels: Any, labels: Any, count: int | None, config: TrainConfig, device: torch.device) -> Images:
+    kept = balanced_subset(labels, count, config.seeds.subset)
+    images = torch.from_numpy(pixels[kept]).permute(0, 3, 1, 2)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    return Images(images.contiguous(memory_format=memory_format).to(device), torch.from_numpy(labels[kept]).to(device))
+
+
+def _input_scaling(pixels: Tensor, *, standardize: bool) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the training pixels / 255, per channel: (1, 3, 1, 1)."""
+    if not standardize:
+        return torch.zeros(1), torch.ones(1)
+    # By value counts: exact, and without a float copy of every image.
+    values = torch.arange(256, dtype=torch.float64) / 255
+    channels = pixels.movedim(1, 0).reshape(pixels.shape[1], -1)
+    counts = torch.stack([torch.bincount(c, minlength=256) for c in channels]).cpu().double()
+    share = counts / counts.sum(1, keepdim=True)
+    mean = (share * values).sum(1)
+    deviation = (share * (values - mean.unsqueeze(1)).square()).sum(1).sqrt()
+    if bool((deviation == 0).any()):
+        raise UserError("standardize: a colour channel is constant over all training images; leave standardize off")
+    return tuple(t.float().view(1, -1, 1, 1).to(pixels.device) for t in (mean, deviation))  # type: ignore[return-value]
+
+
+def _seed(seed: int, purpose: str, number: int = 0) -> int:
+    """A seed for one purpose at one step: what is drawn does not depend on what was drawn before."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()[:7], "big")
+
+
+def _generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(_seed(seed, purpose, number))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = filelock.FileLock(folder / "lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(f"another process is training in {folder}; wait for it, or choose another --out") from None
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step; a second one ends at once."""
+    requested = False
+
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt
+        requested = True
+
+    try:
+        before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are not ours
+        before = {}
+    try:
+        yield lambda: requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,72 @@
+"""A config names its run: what changes the result changes the name, and nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from evonorm.lab.config import Seeds, TrainConfig, run_name
+from evonorm.lab.errors import UserError
+
+BASE = TrainConfig().resolved(precision="fp32", grouped=True, eps=1e-5)
+OTHER = {
+    "layer": "bn-relu",
+    "groups": 8,
+    "norm_eps": 0.5,
+    "norm_momentum": 0.5,
+    "optimizer": "adam",
+    "learning_rate": 0.5,
+    "decay": 0.5,
+    "momentum": 0.5,
+    "clip_norm": 0.5,
+    "epochs": 3,
+    "batch_size": 3,
+    "steps_per_epoch": 3,
+    "augment": True,
+    "augment_centre": "true",
+    "train_images": 30,
+    "test_images": 30,
+    "validation_images": 30,
+    "standardize": True,
+    "dropout": 0.1,
+    "precision": "bf16",
+    "channels_last": False,
+    "seeds": Seeds(model=1),
+}
+
+
+def test_every_field_but_place_and_device_changes_the_name() -> None:
+    assert {field.name for field in fields(TrainConfig)} == {*OTHER, "data", "device"}
+    found = {run_name(replace(BASE, **{name: value}), "f") for name, value in OTHER.items()}
+    assert len(found | {run_name(BASE, "f"), run_name(BASE, "g")}) == len(OTHER) + 2
+    assert run_name(replace(BASE, data="elsewhere.zip", device="cuda"), "f") == run_name(BASE, "f")
+
+
+def test_names_are_readable() -> None:
+    assert run_name(replace(BASE, groups=8, augment=True), "f").startswith("evonorm-s0-g8-sgd-aug-")
+    assert run_name(BASE, "f") == run_name(BASE, "f")
+
+
+def test_groups_do_not_name_a_layer_without_groups() -> None:
+    eight, sixteen = (
+        TrainConfig(layer="none", groups=g).resolved(precision="fp32", grouped=False, eps=1e-5) for g in (8, 16)
+    )
+    assert eight == sixteen
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "must"),
+    [
+        ("epochs", 0, "at least 1"),
+        ("batch_size", -1, "at least 1"),
+        ("learning_rate", 0.0, "above 0"),
+        ("learning_rate", float("nan"), "above 0"),
+        ("decay", -1.0, "0 or above"),
+        ("dropout", 1.0, r"in \[0, 1\)"),
+        ("norm_momentum", 2.0, r"in \[0, 1\]"),
+    ],
+)
+def test_values_out_of_range(field: str, value: float, must: str) -> None:
+    with pytest.raises(UserError, match=f"{field} must be {must}: got {field}="):
+        TrainConfig(**{field: value})

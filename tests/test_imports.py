@@ -1,0 +1,90 @@
+"""One direction of imports: layers <- models <- lab <- cli; and a light start."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evonorm
+
+SOURCE = Path(evonorm.__file__).parent
+WINGS = ["layers", "models", "lab", "search", "cli"]
+# Nothing after the record touches torch, and parsing a command line does not either.
+WITHOUT_TORCH = ["lab/config.py", "lab/errors.py", "lab/records.py", "lab/experiments.py", "lab/report", "cli.py"]
+CORE_NEEDS = {"torch", "evonorm"}
+
+
+def imported(path: Path, *, at_top: bool = False) -> set[str]:
+    """Modules that a file imports, anywhere in it or only when it is itself imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body if at_top else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def wing(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "evonorm" and parts[1] in WINGS else None
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+INNER = [path for path in FILES if path.relative_to(SOURCE).parts[0].removesuffix(".py") in WINGS]
+
+
+@pytest.mark.parametrize("path", INNER, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_run_downward(path: Path) -> None:
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    upward = {m for m in imported(path) if (w := wing(m)) and WINGS.index(w) > WINGS.index(own)}
+    assert not upward, f"{path.relative_to(SOURCE)} imports upward: {sorted(upward)}"
+
+
+@pytest.mark.parametrize("path", [p for p in INNER if p.relative_to(SOURCE).parts[0] in ("layers", "models")], ids=str)
+def test_layers_and_models_need_torch_alone(path: Path) -> None:
+    needs = {module.split(".")[0] for module in imported(path)} - sys.stdlib_module_names
+    assert needs <= CORE_NEEDS
+
+
+@pytest.mark.parametrize("place", WITHOUT_TORCH)
+def test_files_that_must_not_import_torch(place: str) -> None:
+    files = [SOURCE / place] if place.endswith(".py") else sorted((SOURCE / place).rglob("*.py"))
+    for path in files:
+        assert not {
+            m for m in imported(path, at_top=True) if m.split(".")[0] == "torch" or wing(m) in ("layers", "models")
+        }
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_help_imports_neither_torch_nor_numpy() -> None:
+    """What makes `evonorm --help` answer at once."""
+    loaded = modules_after(
+        "import evonorm.cli as c, contextlib, io\nwith contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): c.main(['--help'])\nimport sys"
+    )
+    assert not loaded & {"torch", "numpy", "plotly", "sklearn", "PIL"}
+
+
+def test_import_evonorm_loads_only_what_is_used() -> None:
+    assert "torch" not in modules_after("import evonorm")
+    loaded = modules_after("import evonorm; evonorm.NormActivation(32)")
+    assert "torch" in loaded
+    assert not {name for name in loaded if name.startswith("evonorm.lab")}
+
+
+def test_public_names() -> None:
+    for name in evonorm.__all__:
+        assert getattr(evonorm, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'EvoNorm'"):
+        _ = evonorm.EvoNorm
