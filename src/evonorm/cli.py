@@ -55,13 +55,13 @@ def build_parser() -> ArgumentParser:
         description="Train the report's runs, as published (its EvoNorm layers were identities) and as intended, and "
         "write a page that compares them. Finished runs are kept, stopped ones go on: repeat the command to resume."
     )
-    reproduce.add_argument("--data", default=None, type=str | None, help=_field_help("data"))  # type: ignore[arg-type]
+    reproduce.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
     budgets = "; ".join(f"{b.name}: {b.meaning}" for b in BUDGETS.values())
-    reproduce.add_argument("--budget", default="quick", type=Literal[tuple(BUDGETS)], help=budgets)  # type: ignore[arg-type]
+    reproduce.add_argument("--budget", default="quick", type=Literal[tuple(BUDGETS)], help=budgets)
     reproduce.add_argument(
         "--variant",
         default="both",
-        type=Literal[(*VARIANTS, "both")],  # type: ignore[arg-type]
+        type=Literal[(*VARIANTS, "both")],
         help="published: as the report's code ran; intended: as it describes",
     )
     ids = ", ".join(experiment.id for experiment in EXPERIMENTS)
@@ -85,7 +85,7 @@ def build_parser() -> ArgumentParser:
     report.add_argument("-o", "--output", default="report.html", help="the page")
     report.add_argument(
         "--comparison", default=None, type=str | None, help="which comparison file, if there are several"
-    )  # type: ignore[arg-type]
+    )
     commands.add_subcommand("report", report, help="the page of runs already made")
 
     layers = ArgumentParser(description="Print the table of layers: name, formula, parameters, source.")

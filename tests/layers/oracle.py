@@ -11,7 +11,7 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 def oracle(name: str, x: np.ndarray, *, groups: int = 1, eps: float = 1e-5, activate: bool = True, **p: np.ndarray):
     """y for x: (N, C, H, W), training mode. p: weight, bias, v, tau, each (C,); var, mean: fixed batch statistics."""
-    n, c, h, w = x.shape
+    n, c = x.shape[:2]
     x = x.astype(np.float64)
     p = {key: value.astype(np.float64).reshape(1, c, 1, 1) for key, value in p.items()}
     weight, bias = p.get("weight", 1.0), p.get("bias", 0.0)

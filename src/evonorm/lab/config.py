@@ -104,7 +104,8 @@ class TrainConfig:
     def resolved(self, *, precision: Literal["fp32", "bf16"], grouped: bool, eps: float) -> TrainConfig:
         """Every default that depends on another field or on the machine filled in: what really runs.
 
-        precision: what `auto` means on this machine. grouped: whether the layer has group statistics. eps: the layer's own.
+        precision: what `auto` means on this machine. grouped, eps: whether the layer has group statistics, and its
+        own epsilon.
         """
         sgd = self.optimizer == "sgd"
         return replace(

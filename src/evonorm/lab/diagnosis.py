@@ -85,7 +85,8 @@ class _Watch:
                 return
             self.magnitudes.append({"module": name, "largest": float(output.detach().abs().max())})
             if output.requires_grad:
-                output.register_hook(lambda gradient: self._see_gradient(f"gradient of {name}'s output", gradient))
+                seen = f"gradient of {name}'s output"
+                output.register_hook(lambda gradient: self._see_gradient(seen, gradient))  # type: ignore[no-untyped-call]
 
         return hook
 

@@ -35,7 +35,7 @@ BUDGETS = {
     budget.name: budget
     for budget in (
         Budget("quick", 2, 2_560, 1_000, "a first look: ten minutes on two cores"),
-        Budget("hour", 4, 12_800, 2_560, "about an hour a seed on two cores"),
+        Budget("hour", 3, 12_800, 2_560, "about an hour a seed on two cores"),
         Budget("full", 60, None, None, "the report's own 60 epochs on every image"),
     )
 }

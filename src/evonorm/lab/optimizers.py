@@ -51,7 +51,8 @@ class KerasOptimizer(torch.optim.Optimizer):
     def _clipped(self, gradient: Tensor) -> Tensor:
         if self.clip_norm is None:
             return gradient
-        return gradient * (self.clip_norm / torch.linalg.vector_norm(gradient).clamp(min=self.clip_norm))
+        norm: Tensor = torch.linalg.vector_norm(gradient)
+        return gradient * (self.clip_norm / norm.clamp(min=self.clip_norm))
 
     def _slots(self, parameters: list[Tensor], name: str) -> list[Tensor]:
         for parameter in parameters:
@@ -118,13 +119,8 @@ class Adam(KerasOptimizer):
 
 def make(config: TrainConfig, parameters: Iterable[Tensor]) -> KerasOptimizer:
     """The optimizer of a resolved config."""
-    assert config.learning_rate is not None and config.decay is not None, "the config is not resolved"
+    assert None not in (config.learning_rate, config.decay), "the config is not resolved"
+    rates = {"learning_rate": config.learning_rate or 0.0, "decay": config.decay or 0.0}
     if config.optimizer == "adam":
-        return Adam(parameters, learning_rate=config.learning_rate, decay=config.decay, clip_norm=config.clip_norm)
-    return SGD(
-        parameters,
-        learning_rate=config.learning_rate,
-        momentum=config.momentum,
-        decay=config.decay,
-        clip_norm=config.clip_norm,
-    )
+        return Adam(parameters, **rates, clip_norm=config.clip_norm)
+    return SGD(parameters, **rates, momentum=config.momentum, clip_norm=config.clip_norm)

@@ -173,12 +173,12 @@ class Board:
         self._bar = Bar(console) if console.is_terminal else None
         self._inner: Watch = self._bar or Plain(console)
         self._current = runs[0]
+        self._said: set[str] = set()
         self._whole = (
             self._bar.progress.add_task(f"all {len(runs)} runs, {budget.name}", total=None, figures="")
             if self._bar
             else None
         )
-        self._images = 0
 
     def start(self, run: PlannedRun) -> None:
         """`run` is the one at work from now on."""
@@ -203,8 +203,10 @@ class Board:
             self._inner.epoch(metrics)
 
     def say(self, text: str) -> None:
-        """See Watch."""
-        self._inner.say(text)
+        """See Watch; what every run says of the machine is said once."""
+        if text not in self._said:
+            self._said.add(text)
+            self._inner.say(text)
 
     def __rich__(self) -> RenderableType:
         done = sum(run.status not in ("waiting", "running") for run in self._runs)

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import filelock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evonorm.lab import machine, optimizers, records
+from evonorm.lab import inputs, machine, optimizers, records
 from evonorm.lab.augmentation import augment
 from evonorm.lab.config import TrainConfig, run_name
-from evonorm.lab.data import ImageDataset, balanced_subset
+from evonorm.lab.data import ImageDataset
 from evonorm.lab.diagnosis import diagnose
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent, Watch
+from evonorm.lab.seeding import derive, generator
+from evonorm.lab.stopping import locked, stop_requests
 from evonorm.layers import table
 from evonorm.models import MiniInception
 
 CHECKPOINT_SECONDS = 120.0
 VALIDATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images on the device: uint8 (N, 3, 32, 32), labels (N,)."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass
@@ -92,7 +78,7 @@ def train(config: TrainConfig, dataset: ImageDataset, out: Path, *, watch: Watch
     resolved, device = resolve(config, watch)
     folder = run_folder(config, dataset, out)
     _make(folder)
-    with _locked(folder):
+    with locked(folder):
         if (folder / "summary.json").exists() and (folder / "config.json").exists():
             record = records.read(folder)
             if record.status in ("finished", "diverged"):
@@ -101,7 +87,7 @@ def train(config: TrainConfig, dataset: ImageDataset, out: Path, *, watch: Watch
         machine.keep_freed_memory()
         devices = [device] if device.type == "cuda" else []
         # Dropout draws from torch's global generator: it is seeded for each step, and given back as it was.
-        with torch.random.fork_rng(devices=devices), _stop_requests() as stop_requested:
+        with torch.random.fork_rng(devices=devices), stop_requests() as stop_requested:
             run = _Run(resolved, dataset, folder, device, watch)
             try:
                 status = run.go(stop_requested)
@@ -125,13 +111,8 @@ class _Run:
         self, config: TrainConfig, dataset: ImageDataset, folder: Path, device: torch.device, watch: Watch
     ) -> None:
         self.config, self.folder, self.device, self.watch = config, folder, device, watch
-        self.train_set = _subset(dataset.train_images, dataset.train_labels, config.train_images, config, device)
-        self.test_set = _subset(dataset.test_images, dataset.test_labels, config.test_images, config, device)
-        if config.validation_images is not None:
-            kept = slice(config.validation_images)
-            self.test_set = Images(self.test_set.pixels[kept], self.test_set.labels[kept])
-        self.shift, self.scale = _input_scaling(self.train_set.pixels, standardize=config.standardize)
-        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.train_set, self.test_set = inputs.on_device(config, dataset, device)
+        self.scaling = inputs.standardization(self.train_set.pixels) if config.standardize else None
         self.model = MiniInception(
             len(dataset.classes),
             config.layer,
@@ -139,8 +120,8 @@ class _Run:
             eps=config.norm_eps,
             momentum=config.norm_momentum,
             dropout=config.dropout,
-            generator=_generator(config.seeds.model, "weights"),
-        ).to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
+            generator=generator(config.seeds.model, "weights"),
+        ).to(device=device, memory_format=inputs.memory_format(config))  # type: ignore[call-overload]
         self.optimizer = optimizers.make(config, self.model.parameters())
         filled = -(-len(self.train_set) // config.batch_size)
         self.steps = min(filled, config.steps_per_epoch or filled)
@@ -159,7 +140,7 @@ class _Run:
         saved = time.monotonic()
         while position.epoch < config.epochs:
             order = torch.randperm(
-                len(self.train_set), generator=_generator(config.seeds.order, "order", position.epoch)
+                len(self.train_set), generator=generator(config.seeds.order, "order", position.epoch)
             )
             while position.step < self.steps:
                 if stop_requested():
@@ -199,12 +180,12 @@ class _Run:
         chosen = chosen.to(self.device)
         images, labels = self._input(self.train_set.pixels[chosen]), self.train_set.labels[chosen]
         if config.augment:
-            generator = _generator(config.seeds.augmentation, "augmentation", step)
-            images = augment(images, generator, centre=config.augment_centre)
+            draw = generator(config.seeds.augmentation, "augmentation", step)
+            images = augment(images, draw, centre=config.augment_centre)
         images = self._scaled(images)
 
         def logits_of(model: nn.Module) -> Tensor:
-            torch.manual_seed(_seed(config.seeds.model, "dropout", step))
+            torch.manual_seed(derive(config.seeds.model, "dropout", step))
             return self._logits(model, images)
 
         self.model.train()
@@ -270,10 +251,10 @@ class _Run:
         return loss_sum / len(self.test_set), correct / len(self.test_set)
 
     def _input(self, pixels: Tensor) -> Tensor:
-        return pixels.to(memory_format=self.memory_format).float() / 255
+        return pixels.to(memory_format=inputs.memory_format(self.config)).float() / 255
 
     def _scaled(self, images: Tensor) -> Tensor:
-        return (images - self.shift) / self.scale if self.config.standardize else images
+        return images if self.scaling is None else self.scaling(images)
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
         bf16 = self.config.precision == "bf16"
@@ -310,7 +291,8 @@ class _Run:
         self.epochs = list(records.read_metrics(self.folder))[: self.position.epoch]
         if len(self.epochs) < self.position.epoch:
             raise UserError(
-                f"{self.folder / 'metrics.jsonl'} holds {len(self.epochs)} epochs, the checkpoint {self.position.epoch}; "
+                f"{self.folder / 'metrics.jsonl'} holds {len(self.epochs)} epochs, the checkpoint "
+                f"{self.position.epoch}; "
                 f"delete {path} to train from the start"
             )
         records.rewrite_metrics(self.folder, self.epochs)
@@ -337,72 +319,8 @@ class _Run:
         self.summarize("running")
 
 
-def _subset(pixels: Any, labels: Any, count: int | None, config: TrainConfig, device: torch.device) -> Images:
-    kept = balanced_subset(labels, count, config.seeds.subset)
-    images = torch.from_numpy(pixels[kept]).permute(0, 3, 1, 2)
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    return Images(images.contiguous(memory_format=memory_format).to(device), torch.from_numpy(labels[kept]).to(device))
-
-
-def _input_scaling(pixels: Tensor, *, standardize: bool) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the training pixels / 255, per channel: (1, 3, 1, 1)."""
-    if not standardize:
-        return torch.zeros(1), torch.ones(1)
-    # By value counts: exact, and without a float copy of every image.
-    values = torch.arange(256, dtype=torch.float64) / 255
-    channels = pixels.movedim(1, 0).reshape(pixels.shape[1], -1)
-    counts = torch.stack([torch.bincount(c, minlength=256) for c in channels]).cpu().double()
-    share = counts / counts.sum(1, keepdim=True)
-    mean = (share * values).sum(1)
-    deviation = (share * (values - mean.unsqueeze(1)).square()).sum(1).sqrt()
-    if bool((deviation == 0).any()):
-        raise UserError("standardize: a colour channel is constant over all training images; leave standardize off")
-    return tuple(t.float().view(1, -1, 1, 1).to(pixels.device) for t in (mean, deviation))  # type: ignore[return-value]
-
-
-def _seed(seed: int, purpose: str, number: int = 0) -> int:
-    """A seed for one purpose at one step: what is drawn does not depend on what was drawn before."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()[:7], "big")
-
-
-def _generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, purpose, number))
-
-
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = filelock.FileLock(folder / "lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except filelock.Timeout:
-        raise UserError(f"another process is training in {folder}; wait for it, or choose another --out") from None
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step; a second one ends at once."""
-    requested = False
-
-    def request(number: int, frame: FrameType | None) -> None:
-        nonlocal requested
-        if requested:
-            raise KeyboardInterrupt
-        requested = True
-
-    try:
-        before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are not ours
-        before = {}
-    try:
-        yield lambda: requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

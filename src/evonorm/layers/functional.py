@@ -49,7 +49,8 @@ def norm_act(
         "running_var": running_var,
     }
     _check(row, x, parameters, training=training, activate=activate)
-    return (native if row.native else reference).evaluate(
+    evaluate = native.evaluate if row.native else reference.evaluate
+    return evaluate(
         row,
         x,
         parameters,

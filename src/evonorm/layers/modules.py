@@ -28,6 +28,13 @@ class NormActivation(nn.Module):
     Source: arXiv 2004.02967, and each row of the table.
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    v: nn.Parameter | None
+    tau: nn.Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
     def __init__(
         self,
         channels: int,
@@ -106,4 +113,4 @@ class NormActivation(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # torch's batch norms count batches, which a fixed momentum has no use for.
         state_dict.pop(f"{prefix}num_batches_tracked", None)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)

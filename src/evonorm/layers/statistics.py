@@ -89,7 +89,7 @@ class Statistics:
 
     def _over_group(self, moment: Tensor) -> Tensor:
         size = moment.shape[1] // self.groups
-        grouped = moment.unflatten(1, (self.groups, size))
+        grouped = moment.reshape(moment.shape[0], self.groups, size, *moment.shape[2:])
         return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1, 2)
 
     def _running(self, running: Tensor | None) -> Tensor:

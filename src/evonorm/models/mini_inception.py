@@ -99,7 +99,8 @@ class MiniInception(nn.Module):
         x = self.inception6(self.inception5(self.inception4(self.inception3(x))))
         x = self.downsample2(x)
         x = self.pool(self.inception8(self.inception7(x)))
-        return self.classifier(self.dropout(x).flatten(1))
+        logits: Tensor = self.classifier(self.dropout(x).flatten(1))
+        return logits
 
     def groups_in_force(self) -> dict[int, int]:
         """Width -> groups at every width whose layer has group statistics; empty for other layers."""
