@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+
+# Workers of pytest-xdist, and what they start, share the cores: their own threads would fight for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -98,7 +98,7 @@ def balanced_subset(labels: np.ndarray, count: int | None, seed: int) -> np.ndar
 
 def _cifar10(path: Path, cache: Path) -> ImageDataset:
     classes, arrays = cifar10.read(path, cache)
-    return ImageDataset("cifar10", cifar10.ARCHIVE_MD5[:16], classes, **arrays)
+    return _dataset("cifar10", cifar10.ARCHIVE_MD5[:16], classes, arrays)
 
 
 def _digits(notice: str = "") -> ImageDataset:
@@ -130,15 +130,21 @@ def _image_files(source: images.Source, cache: Path, say: Say) -> ImageDataset:
         _keep(path, arrays, say)
     resized = int(arrays.pop("resized"))
     notice = f"{resized:,} images were of other sizes and were resized to 32x32." if resized else ""
+    return _dataset(source.where.name, fingerprint, tuple(found["train"]), arrays, notice)
+
+
+def _dataset(
+    name: str, fingerprint: str, classes: tuple[str, ...], arrays: dict[str, np.ndarray], notice: str = ""
+) -> ImageDataset:
     return ImageDataset(
-        source.where.name,
+        name,
         fingerprint,
-        tuple(found["train"]),
-        arrays["train_images"],
-        arrays["train_labels"],
-        arrays["test_images"],
-        arrays["test_labels"],
-        notice,
+        classes,
+        train_images=arrays["train_images"],
+        train_labels=arrays["train_labels"],
+        test_images=arrays["test_images"],
+        test_labels=arrays["test_labels"],
+        notice=notice,
     )
 
 

@@ -1,0 +1,1 @@
+"""The page: reads records, imports no torch."""

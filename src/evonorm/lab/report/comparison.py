@@ -1,0 +1,155 @@
+"""What a folder of runs holds, arranged as the report's comparison."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evonorm.lab import records
+from evonorm.lab.errors import UserError
+from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Experiment, Variant
+from evonorm.lab.records import Record
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An experiment in one variant: its runs by seed; None where a run is planned and not there."""
+
+    experiment: Experiment
+    variant: Variant
+    runs: dict[int, Record | None] = field(default_factory=dict)
+    # Entries that share these very runs, (experiment id, variant), when this is not the first of them.
+    same_as: tuple[str, Variant] | None = None
+
+    @property
+    def records(self) -> list[Record]:
+        """The runs that are there."""
+        return [record for record in self.runs.values() if record is not None]
+
+    def with_status(self, status: str) -> list[Record]:
+        """The runs of one status."""
+        return [record for record in self.records if record.status == status]
+
+    def last(self, key: str) -> list[float]:
+        """The last epoch's value of every finished run that has a finite one."""
+        values = [record.metrics[-1][key] for record in self.with_status("finished") if record.metrics]
+        return [float(value) for value in values if value is not None]
+
+    def best_accuracy(self) -> list[float]:
+        """Every finished run's validation accuracy at its best epoch."""
+        bests = [record.summary.get("best") for record in self.with_status("finished")]
+        return [float(best["val_accuracy"]) for best in bests if best]
+
+    @property
+    def validation_images(self) -> int:
+        """How many images the accuracies are counted on."""
+        return max((int(record.dataset.get("test_images", 0)) for record in self.records), default=0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """cells: by experiment id and variant; only those that were asked for. others: runs that no entry names."""
+
+    budget: dict[str, Any]
+    dataset: dict[str, Any]
+    cells: dict[tuple[str, Variant], Cell]
+    others: list[Record]
+    updated: str = ""
+    name: str = ""
+    other_comparisons: tuple[str, ...] = ()
+
+    @property
+    def records(self) -> list[Record]:
+        """Every run of the comparison, each once."""
+        found = {record.name: record for cell in self.cells.values() for record in cell.records}
+        return list(found.values())
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that were asked for."""
+        return sorted({seed for cell in self.cells.values() for seed in cell.runs})
+
+    def cell(self, id: str, variant: Variant) -> Cell:
+        """The cell, without runs if it was not asked for."""
+        experiment = next(experiment for experiment in EXPERIMENTS if experiment.id == id)
+        return self.cells.get((id, variant), Cell(experiment, variant))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample standard deviation (None for one value) and count of what was measured."""
+
+    mean: float
+    spread: float | None
+    count: int
+
+
+def summarize(values: Iterable[float]) -> Summary | None:
+    """None where nothing was measured."""
+    values = list(values)
+    if not values:
+        return None
+    return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def percent(summary: Summary | None) -> str:
+    """84.1 ± 0.3 (n=3), in percent; 84.1 for one value; empty for none."""
+    if summary is None or math.isnan(summary.mean):
+        return ""
+    if summary.spread is None:
+        return f"{100 * summary.mean:.1f}"
+    return f"{100 * summary.mean:.1f} ± {100 * summary.spread:.1f} (n={summary.count})"
+
+
+def read(runs: Path, name: str | None = None) -> Comparison:
+    """The comparison called `name`, or the one updated last, with every run in the folder.
+
+    A folder of runs without a comparison file gives one without cells. Raises UserError if there is nothing to show.
+    """
+    if not runs.is_dir():
+        raise UserError(f"there is no folder {runs}; make runs with `evonorm reproduce --out {runs}`")
+    files = {path.name: records.read_json(path) for path in sorted(runs.glob("comparison-*.json"))}
+    found = {record.name: record for record in records.read_all(runs)}
+    if not files and not found:
+        raise UserError(f"{runs} holds no runs; make them with `evonorm reproduce --out {runs}`")
+    if name is not None and name not in files:
+        raise UserError(f"{runs} holds no {name}; it holds {', '.join(files) or 'no comparison'}")
+    if not files:
+        return Comparison({}, {}, {}, list(found.values()))
+    chosen = name or max(files, key=lambda file: str(files[file].get("updated", "")))
+    content = files[chosen]
+    try:
+        cells = _cells(content["entries"], found)
+        named = {entry["run"] for entry in content["entries"]}
+        budget, dataset = dict(content["budget"]), dict(content["dataset"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{runs / chosen} is not a comparison that can be read: {error!r}; delete it") from error
+    return Comparison(
+        budget,
+        dataset,
+        cells,
+        [record for record in found.values() if record.name not in named],
+        updated=str(content.get("updated", "")),
+        name=chosen,
+        other_comparisons=tuple(file for file in files if file != chosen),
+    )
+
+
+def _cells(entries: list[dict[str, Any]], found: dict[str, Record]) -> dict[tuple[str, Variant], Cell]:
+    cells: dict[tuple[str, Variant], Cell] = {}
+    first_with: dict[frozenset[tuple[int, str]], tuple[str, Variant]] = {}
+    for experiment in EXPERIMENTS:
+        for variant in VARIANTS:
+            own = [e for e in entries if (e["experiment"], e["variant"]) == (experiment.id, variant)]
+            if not own:
+                continue
+            key = experiment.id, variant
+            runs = frozenset((int(entry["seed"]), str(entry["run"])) for entry in own)
+            first = first_with.setdefault(runs, key)
+            by_seed = {seed: found.get(run) for seed, run in sorted(runs)}
+            cells[key] = Cell(experiment, variant, by_seed, None if first == key else first)
+    return cells
