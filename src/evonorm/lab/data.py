@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
@@ -159,7 +160,7 @@ def _cached(path: Path, say: Say) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except Exception as error:  # a torn file fails in as many ways as it can be torn
         say(f"the cache {path} is broken ({error}); decoding again")
@@ -175,5 +176,6 @@ def _keep(path: Path, arrays: dict[str, np.ndarray], say: Say) -> None:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         say(f"cannot cache decoded images in {path.parent}: {error.strerror}; going on without (set EVONORM_CACHE)")

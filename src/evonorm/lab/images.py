@@ -161,7 +161,8 @@ def _picture(source: Source, name: str) -> tuple[np.ndarray, bool]:
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     name = entry.filename
     parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0:1]:
+    drive = name[1:2] == ":"
+    if parts.is_absolute() or ".." in parts.parts or drive:
         raise UserError(f"{path}: entry {name!r} points outside the zip; refused")
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UserError(f"{path}: entry {name!r} is a symbolic link; refused")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import subprocess
@@ -81,6 +82,7 @@ def _cpuinfo(key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
 
 
+@functools.cache  # what was loaded, whatever happens to the checkout while this process runs
 def _commit() -> str | None:
     """The checkout's commit, with `+` where files differ from it; None for an installed package."""
     root = Path(evonorm.__file__).resolve().parents[2]

@@ -1,0 +1,344 @@
+"""The page: every state of a run, claims by rule, hostile names, and a real browser."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evonorm.lab import records
+from evonorm.lab.config import TrainConfig
+from evonorm.lab.errors import UserError
+from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS, Budget, train_config
+from evonorm.lab.report import claims, page
+from evonorm.lab.report.comparison import read
+
+FULL = Budget("full", 60, None, None, "the report's own")
+IMAGES = (50_000, 10_000)
+HOSTILE = "</script><script>window.harmed = true</script><img src=x onerror='window.harmed = true'>"
+
+Accuracy = Callable[[str, str, int], float | None]
+
+
+def epochs_of(config: TrainConfig, accuracy: float, gap: float = 0.02, rise: float = 1.0) -> list[dict[str, Any]]:
+    """Curves that end at `accuracy`, with a training accuracy `gap` above, and a loss `rise` times its lowest."""
+    out = []
+    for epoch in range(1, config.epochs + 1):
+        share = epoch / config.epochs
+        loss = 2.3 - 1.8 * share if share < 0.8 else 0.86 * (1 + (rise - 1) * (share - 0.8) / 0.2)
+        figures = {"train_loss": loss * 0.9, "train_accuracy": (accuracy + gap) * share}
+        figures |= {"val_loss": loss, "val_accuracy": accuracy * share}
+        out.append({"epoch": epoch, **figures, "learning_rate": 0.01, "images_per_second": 200.0, "seconds": 5.0})
+    return out
+
+
+def make_run(
+    folder: Path, config: TrainConfig, epochs: list[dict[str, Any]], *, status: str = "finished", **summary: Any
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = config.train_images or IMAGES[0], config.test_images or IMAGES[1]
+    dataset = {"name": "pictures", "fingerprint": "f" * 16, "notice": "", "classes": ["a", "b"]}
+    dataset |= {"train_images": train, "test_images": config.validation_images or test}
+    resolved = config.resolved(precision="fp32", grouped="s0" in config.layer, eps=1e-5)
+    records.write_json(folder / "config.json", {"config": asdict(resolved), "dataset": dataset})
+    records.rewrite_metrics(folder, epochs)
+    best = max(epochs, key=lambda e: e["val_accuracy"], default=None)
+    content = {"status": status, "epochs_done": len(epochs), "best": best, "last": epochs[-1] if epochs else None}
+    content |= {"diagnosis": None, "error": None, "seconds": 60.0} | summary
+    records.write_json(folder / "summary.json", content)
+    environment = {"evonorm": "0.1.0", "torch": "2.14.1", "python": "3.11", "processor": "a processor", "threads": 2}
+    records.write_json(folder / "environment.json", environment)
+
+
+DIAGNOSIS = {
+    "epoch": 2,
+    "step": 17,
+    "kind": "forward",
+    "tensor": "inception3.conv1x1.conv",
+    "cause": "Activations grew to 1e+30 at stem.norm: lower the learning rate.",
+    "magnitudes": [{"module": "stem.conv", "largest": 12.5}, {"module": "stem.norm", "largest": 1e30}],
+}
+
+
+def make_comparison(
+    runs: Path,
+    accuracy: Accuracy = lambda id, variant, seed: 0.7,
+    *,
+    budget: Budget = FULL,
+    seeds: tuple[int, ...] = (0,),
+    gap: float = 0.02,
+    rise: float = 1.0,
+    notice: str = "",
+    leave_out: tuple[str, ...] = (),
+) -> None:
+    """Runs of all experiments. accuracy(id, variant, seed): None for a run that diverged in its second epoch."""
+    train, test = budget.train_images or IMAGES[0], budget.test_images or IMAGES[1]
+    entries = []
+    for experiment, variant, seed in itertools.product(EXPERIMENTS, VARIANTS, seeds):
+        config = train_config(experiment, variant, budget, seed=seed, data=None, train_images=train, test_images=test)
+        grouped = config.layer == "evonorm-s0"
+        parts = [config.layer, f"g{config.groups}" if grouped else "", config.optimizer, str(config.batch_size)]
+        name = "-".join([*parts, "aug" * config.augment, str(seed)])
+        entries.append({"experiment": experiment.id, "variant": variant, "seed": seed, "run": name})
+        if experiment.id in leave_out:
+            continue
+        value = accuracy(experiment.id, variant, seed)
+        if value is None:
+            epochs = epochs_of(config, 0.5)[:1]
+            make_run(runs / name, config, epochs, status="diverged", diagnosis=DIAGNOSIS)
+        else:
+            make_run(runs / name, config, epochs_of(config, value, gap, rise))
+    dataset = {"name": "pictures", "fingerprint": "f" * 16, "notice": notice, "classes": ["a", "b"]}
+    dataset |= {"train_images": train, "test_images": test}
+    content = {"schema": 1, "updated": "2026-11-24T12:00:00Z", "budget": asdict(budget), "dataset": dataset}
+    records.write_json(runs / f"comparison-{budget.name}-ffff.json", content | {"entries": entries})
+
+
+def verdicts(runs: Path) -> dict[str, list[str]]:
+    return {s.anchor: [finding.verdict for finding in s.findings] for s in claims.sections(read(runs))}
+
+
+def text_of(html: str) -> str:
+    """What a reader sees, without markup and scripts."""
+    body = re.sub(r"<(script|style).*?</\1>", " ", html, flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+def layered(bn: float, b0: float, s0: float, identity: float) -> Accuracy:
+    def accuracy(id: str, variant: str, seed: int) -> float:
+        jitter = 0.001 * seed
+        if id.startswith("bn"):
+            return bn + jitter
+        return (identity if variant == "published" else b0 if id.startswith("b0") else s0) + jitter
+
+    return accuracy
+
+
+def test_evonorm_below_batch_norm_supports_the_report(tmp_path: Path) -> None:
+    make_comparison(tmp_path, layered(0.84, 0.76, 0.75, 0.70))
+    found = verdicts(tmp_path)
+    assert found["b0"] == ["supported", "contradicted"]  # below BN-ReLU; no NaN
+    assert found["s0"] == ["supported", "within noise", "contradicted"]
+    assert found["conclusion"] == ["supported", "supported", "supported"]
+    assert found["sweep"] == ["not examined"]
+
+
+def test_evonorm_above_batch_norm_contradicts_it(tmp_path: Path) -> None:
+    make_comparison(tmp_path, layered(0.76, 0.84, 0.83, 0.76), seeds=(0, 1, 2))
+    assert verdicts(tmp_path)["conclusion"] == ["contradicted", "contradicted", "supported"]
+
+
+def test_one_above_one_below_is_mixed(tmp_path: Path) -> None:
+    make_comparison(tmp_path, layered(0.80, 0.84, 0.76, 0.80))
+    assert verdicts(tmp_path)["conclusion"][0] == "mixed"
+
+
+def test_equal_layers_are_within_noise(tmp_path: Path) -> None:
+    make_comparison(tmp_path, layered(0.80, 0.801, 0.799, 0.80))
+    assert verdicts(tmp_path)["conclusion"] == ["within noise", "within noise", "within noise"]
+
+
+def test_seed_noise_widens_the_margin(tmp_path: Path) -> None:
+    """Two points apart, but seeds scatter by three: one seed alone would have called it clear."""
+    noise = {0: -0.03, 1: 0.0, 2: 0.03}
+    make_comparison(
+        tmp_path, lambda id, variant, seed: (0.80 if id.startswith("bn") else 0.78) + noise[seed], seeds=(0, 1, 2)
+    )
+    assert verdicts(tmp_path)["conclusion"][0] == "within noise"
+    one = tmp_path / "one"
+    make_comparison(one, lambda id, variant, seed: 0.80 if id.startswith("bn") else 0.78)
+    assert verdicts(one)["conclusion"][0] == "supported"
+
+
+def test_welch_interval_by_hand(tmp_path: Path) -> None:
+    values = {"bn-relu-sgd": (0.80, 0.82, 0.81), "b0": (0.70, 0.74, 0.72)}
+    make_comparison(tmp_path, lambda id, variant, seed: values.get(id, (0.5, 0.5, 0.5))[seed], seeds=(0, 1, 2))
+    comparison = read(tmp_path)
+    found = claims.difference(comparison.cell("b0", "intended"), comparison.cell("bn-relu-sgd", "intended"))
+    # Variances 4e-4 and 1e-4 over 3 each: error sqrt(5e-4 / 3); freedom (5/3)^2 / ((4/3)^2/2 + (1/3)^2/2) = 2.941.
+    assert found is not None
+    assert found.value == pytest.approx(-0.09)
+    assert found.margin == pytest.approx((5e-4 / 3) ** 0.5 * 3.2202, rel=1e-3)
+
+
+@pytest.mark.parametrize("budget", ["quick", "hour"])
+def test_short_budgets_leave_claims_open(tmp_path: Path, budget: str) -> None:
+    make_comparison(tmp_path, layered(0.40, 0.30, 0.31, 0.2), budget=BUDGETS[budget])
+    told = {verdict for found in verdicts(tmp_path).values() for verdict in found}
+    assert told == {"too little budget to tell", "not examined"}
+    html = text_of(page.render(tmp_path))
+    assert "That is too little training to confirm or refute the report" in html
+    assert "BN-ReLU keeps the report's running averages" in html.replace("&#39;", "'")
+
+
+def test_overfitting_and_balance(tmp_path: Path) -> None:
+    make_comparison(tmp_path, gap=0.25, rise=1.5)
+    found = verdicts(tmp_path)
+    assert found["bn-adam"] == found["bn-sgd"] == ["supported"]
+    assert found["bn-aug"] == ["contradicted"]
+    balanced = tmp_path / "balanced"
+    make_comparison(balanced, gap=0.01)
+    assert verdicts(balanced)["bn-aug"] == ["supported"]
+    assert verdicts(balanced)["bn-sgd"] == ["contradicted"]
+    assert claims.stale_averages(read(balanced)) == ""
+
+
+def test_divergence_stays_in_every_table_and_plot(tmp_path: Path) -> None:
+    make_comparison(tmp_path, lambda id, variant, seed: None if id.endswith("-aug") and id[0] != "n" else 0.7)
+    found = verdicts(tmp_path)
+    assert found["b0"][1] == "supported"
+    assert found["s0"][2] == "mixed" or found["s0"][2] == "supported"
+    html = page.render(tmp_path)
+    text = text_of(html)
+    assert "diverged 1 of 1" in text
+    assert "first non-finite forward: inception3.conv1x1.conv" in text
+    assert "Activations grew to 1e+30" in text
+    assert "1e+30" in text
+    assert '"x-thin"' in html
+    assert "None of the" not in text
+
+
+def test_every_state_of_a_run(tmp_path: Path) -> None:
+    make_comparison(tmp_path, leave_out=("b0",), seeds=(0, 1))
+    failed = next(tmp_path.glob("evonorm-s0-g8-sgd-128--0"))
+    config = TrainConfig(**{**records.read(failed).config, "seeds": TrainConfig().seeds})
+    make_run(failed, config, [], status="failed", error="RuntimeError: the roof fell in")
+    stopped = next(tmp_path.glob("evonorm-s0-g16-sgd-128--1"))
+    make_run(stopped, config, epochs_of(replace(config, epochs=3), 0.3), status="stopped")
+    text = text_of(page.render(tmp_path))
+    for expected in (
+        "not run 2 of 2",
+        "failed 1 of 2",
+        "the roof fell in",
+        "stopped 1 of 2",
+        "same run as published",
+        "same run as b0",
+        "80.9 and 84.0",
+        "NaN",
+        "a processor",
+    ):
+        assert expected in text, expected
+
+
+def test_mean_spread_and_count_over_seeds(tmp_path: Path) -> None:
+    make_comparison(tmp_path, lambda id, variant, seed: 0.70 + 0.01 * seed, seeds=(0, 1, 2))
+    assert "71.0 ± 1.0 (n=3)" in text_of(page.render(tmp_path))
+
+
+def test_names_and_values_cannot_break_out(tmp_path: Path) -> None:
+    make_comparison(tmp_path, lambda id, v, s: None if id == "b0-aug" else 0.7, notice=HOSTILE)
+    for path in tmp_path.glob("*/summary.json"):
+        summary = records.read_json(path)
+        if summary["diagnosis"]:
+            records.write_json(path, summary | {"diagnosis": DIAGNOSIS | {"cause": HOSTILE, "tensor": HOSTILE}})
+    config = TrainConfig(layer="none", epochs=2)
+    make_run(tmp_path / "<b>bold<b>", config, epochs_of(config, 0.5))
+    make_run(tmp_path / "failed", replace(config, layer=HOSTILE), [], status="failed", error=HOSTILE)
+    html = page.render(tmp_path)
+    assert HOSTILE not in html
+    assert "<img src=x" not in html
+    assert "<b>bold" not in html
+    assert html.count("window.harmed") == text_of(html).count("window.harmed") > 0
+
+
+def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
+    make_comparison(tmp_path)
+    html = page.render(tmp_path)
+    outside_scripts = re.sub(r"<script>.*?</script>", "", html, flags=re.S)
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:|//)""", outside_scripts)
+    assert html.count("Plotly.newPlot") >= 1
+    assert html.count("plotly.js v") == 1
+
+
+def test_a_folder_of_plain_runs(tmp_path: Path) -> None:
+    config = TrainConfig(layer="gn-silu", epochs=3)
+    make_run(tmp_path / "gn-silu-sgd-1", config, epochs_of(config, 0.61))
+    text = text_of(page.render(tmp_path))
+    assert "gn-silu-sgd-1" in text
+    assert "61.0" in text
+    assert "recorded by the report" not in text
+
+
+def test_several_comparisons(tmp_path: Path) -> None:
+    make_comparison(tmp_path, budget=BUDGETS["quick"])
+    later = records.read_json(tmp_path / "comparison-quick-ffff.json") | {"updated": "2027-01-01T00:00:00Z"}
+    records.write_json(tmp_path / "comparison-later-ffff.json", later)
+    assert read(tmp_path).name == "comparison-later-ffff.json"
+    assert "comparison-quick-ffff.json" in text_of(page.render(tmp_path))
+    assert read(tmp_path, "comparison-quick-ffff.json").name == "comparison-quick-ffff.json"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda runs: None, "there is no folder"),
+        (lambda runs: runs.mkdir(), "holds no runs; make them with `evonorm reproduce"),
+        (
+            lambda runs: (make_comparison(runs), (runs / "comparison-full-ffff.json").write_text("{}")),
+            "is not a compar",
+        ),
+        (lambda runs: (make_comparison(runs), (runs / "comparison-full-ffff.json").write_text("{")), "is not JSON"),
+    ],
+)
+def test_folders_without_a_page(tmp_path: Path, prepare: Callable[[Path], object], message: str) -> None:
+    prepare(tmp_path / "runs")
+    with pytest.raises(UserError, match=message):
+        page.render(tmp_path / "runs")
+
+
+def test_a_comparison_that_is_not_there(tmp_path: Path) -> None:
+    make_comparison(tmp_path)
+    with pytest.raises(UserError, match=r"holds no nope; it holds comparison-full-ffff\.json"):
+        page.render(tmp_path, comparison="nope")
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    make_comparison(tmp_path / "runs")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the page"):
+        page.write(tmp_path / "runs", tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 360)])
+def test_in_a_browser(tmp_path: Path, scheme: str, width: int) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must have chromium: .ci/run installs it")
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    make_comparison(tmp_path, lambda id, v, s: None if id == "b0-aug" else 0.7, notice=HOSTILE)
+    hostile = TrainConfig(layer="none", epochs=2)
+    make_run(tmp_path / "<img src=x onerror=alert(1)>", hostile, epochs_of(hostile, 0.5))
+    page.write(tmp_path, tmp_path / "report.html")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
+        tab = context.new_page()
+        troubles: list[str] = []
+        tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
+        tab.on("requestfailed", lambda request: troubles.append(request.url))
+        tab.goto((tmp_path / "report.html").as_uri())
+        tab.wait_for_function("document.querySelectorAll('.chart .main-svg').length >= 12", timeout=20_000)
+        drawn = tab.evaluate(
+            "[...document.querySelectorAll('.chart')].every(c => c.querySelectorAll('.scatterlayer .trace').length > 0)"
+        )
+        assert drawn
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert tab.evaluate("window.harmed") is None
+        ink = tab.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
+        light_ink = max(int(part) for part in re.findall(r"\d+", ink)[:3]) > 128
+        assert light_ink == (scheme == "dark")
+        assert troubles == []
+        browser.close()

@@ -1,0 +1,153 @@
+"""The command line as users meet it: help, exit codes, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from evonorm import cli, names
+from evonorm.lab import records
+from evonorm.lab.config import TrainConfig
+from evonorm.lab.experiments import EXPERIMENTS
+
+TINY = ["--data", "digits", "--train-images", "20", "--test-images", "10", "--epochs", "1", "--precision", "fp32"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "evonorm", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["reproduce"], ["report"], ["layers"]])
+def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: evonorm" in capsys.readouterr().out
+
+
+def test_every_field_is_an_option_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in fields(TrainConfig):
+        assert f"--{field.name}" in shown
+    assert "per batch, learning rate / (1 + decay * batches so far)" in shown
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "--help"])
+    shown = "".join(capsys.readouterr().out.split())  # the formatter breaks lines at hyphens too
+    assert all(experiment.id in shown for experiment in EXPERIMENTS)
+    assert "CIFAR-10archive" in shown
+
+
+def test_layers_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["layers"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names())
+    assert "y = x * sigmoid(v * x) / std_group * weight + bias" in shown
+    assert "arXiv 2004.02967" in shown
+
+
+def test_train_then_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs"
+    assert cli.main(["train", *TINY, "--layer", "gn-silu", "--groups", "8", "--augment", "--out", str(out)]) == 0
+    assert "finished:" in capsys.readouterr().out
+    (record,) = records.read_all(out)
+    assert record.config["augment"] is True
+    assert record.name.startswith("gn-silu-g8-sgd-aug-")
+    assert cli.main(["report", str(out), "-o", str(tmp_path / "page.html")]) == 0
+    assert record.name in (tmp_path / "page.html").read_text()
+
+
+def test_a_config_file_and_an_override(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("layer: bn-relu\nepochs: 7\nlearning_rate: 1e-3\nseeds: {model: 4}\n")
+    arguments = ["train", "--config", str(file), *TINY, "--seeds.order", "5", "--out", str(tmp_path / "runs")]
+    assert cli.main(arguments) == 0
+    (record,) = records.read_all(tmp_path / "runs")
+    assert (record.config["layer"], record.config["epochs"], record.config["learning_rate"]) == ("bn-relu", 1, 1e-3)
+    assert (record.config["seeds"]["model"], record.config["seeds"]["order"]) == (4, 5)
+
+
+def test_divergence_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", *TINY, "--layer", "none", "--learning-rate", "1e6", "--epochs", "3", "--batch-size", "5"]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == cli.DIVERGED
+    shown = capsys.readouterr().out
+    assert "diverged in epoch 1" in shown
+    assert "ower the learning rate" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--epochs", "0"], "epochs must be at least 1: got epochs=0"),
+        (["train", *TINY, "--layer", "evonorm"], "no layer is called 'evonorm'"),
+        (["train", "--data", "nowhere.zip"], "there is no 'nowhere.zip'; --data takes"),
+        (["train", *TINY, "--train-images", "3"], "a subset needs an image of each class: got 3 images for 10"),
+        (["reproduce", "--only", "b7"], "no experiment is called 'b7'"),
+        (["report", "nowhere"], "there is no folder nowhere"),
+        (["train", "--device", "tpu", *TINY], "device must be auto, cpu or cuda"),
+    ],
+)
+def test_a_users_mistake_is_told_without_a_traceback(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == cli.USER_ERROR
+    told = capsys.readouterr()
+    assert message in told.err
+    assert "Traceback" not in told.err + told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--layr", "x"], "--layr"),
+        (["train", "--epochs", "many"], "epochs"),
+        (["train", "--precision", "fp8"], "precision"),
+        (["reproduce", "--budget", "huge"], "budget"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["trian"], "trian"),
+        ([], "COMMAND"),
+    ],
+)
+def test_what_the_parser_refuses(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    assert run("--version").stdout.strip().endswith("0.1.0")
+    failed = run("report", str(tmp_path / "nowhere"))
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("evonorm: there is no folder")
+
+
+def test_reproduce_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evonorm.lab import experiments
+
+    monkeypatch.setitem(experiments.BUDGETS, "quick", experiments.Budget("quick", 1, 20, 10, "a test"))
+    arguments = ["reproduce", "--data", "digits", "--only", "s0-g8", "--variant", "intended", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    assert (tmp_path / "report.html").exists()
+    assert f"page: {tmp_path / 'report.html'}" in capsys.readouterr().out
