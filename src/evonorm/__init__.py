@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evonorm import functional as functional
     from evonorm import models as models
-    from evonorm.layers import functional as functional
     from evonorm.layers.functional import norm_act as norm_act
     from evonorm.layers.modules import NormActivation as NormActivation
     from evonorm.layers.table import names as names
@@ -18,19 +18,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["NormActivation", "__version__", "functional", "models", "names", "norm_act"]
 
+_SUBMODULES = ("functional", "models")
 _HOME = {
     "NormActivation": "evonorm.layers.modules",
-    "functional": "evonorm.layers",
-    "models": "evonorm",
     "names": "evonorm.layers.table",
     "norm_act": "evonorm.layers.functional",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'evonorm' has no attribute {name!r}")
-    if _HOME[name] == __name__:
-        return importlib.import_module(f"{__name__}.{name}")
-    home = importlib.import_module(_HOME[name])
-    return getattr(home, name, None) or importlib.import_module(f"{_HOME[name]}.{name}")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"evonorm.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'evonorm' has no attribute {name!r}")
