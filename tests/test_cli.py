@@ -58,8 +58,9 @@ def test_train_then_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (record,) = records.read_all(out)
     assert record.config["augment"] is True
     assert record.name.startswith("gn-silu-g8-sgd-aug-")
-    assert cli.main(["report", str(out), "-o", str(tmp_path / "page.html")]) == 0
-    assert record.name in (tmp_path / "page.html").read_text()
+    for runs in (out, out / record.name):
+        assert cli.main(["report", str(runs), "-o", str(tmp_path / "page.html")]) == 0
+        assert record.name in (tmp_path / "page.html").read_text()
 
 
 def test_a_config_file_and_an_override(tmp_path: Path) -> None:

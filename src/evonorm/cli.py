@@ -7,7 +7,7 @@ import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from evonorm import __version__
 
@@ -19,6 +19,11 @@ except ImportError:  # pragma: no cover - the light install
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evonorm.lab.data import ImageDataset
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
 
@@ -120,7 +125,6 @@ def _normalized(arguments: list[str]) -> list[str]:
 def _train(options: Any) -> int:
     from rich.console import Console
 
-    from evonorm.lab.data import load
     from evonorm.lab.progress import shown
     from evonorm.lab.training import train
 
@@ -129,7 +133,7 @@ def _train(options: Any) -> int:
     out = Path(values.pop("out"))
     config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
     console = Console()
-    dataset = load(config.data, say=_sayer(console))
+    dataset = _load(config.data, console)
     with shown(console) as watch:
         record = train(config, dataset, out, watch=watch)
     console.print(f"{record.status}: {out / record.name}", markup=False, highlight=False, soft_wrap=True)
@@ -141,18 +145,13 @@ def _train(options: Any) -> int:
 def _reproduce(options: Any) -> int:
     from rich.console import Console
 
-    from evonorm.lab.data import load
     from evonorm.lab.report import page
     from evonorm.lab.reproduce import choose, reproduce, results_table
 
     console = Console()
     out = Path(options.out)
     choose(options.only)
-    dataset = load(options.data, say=_sayer(console))
-    if dataset.notice:
-        console.rule(style="yellow")
-        console.print(f"NOTE: {dataset.notice}", style="bold yellow", markup=False)
-        console.rule(style="yellow")
+    dataset = _load(options.data, console)
     variants = VARIANTS if options.variant == "both" else (options.variant,)
     runs, comparison = reproduce(
         dataset,
@@ -193,8 +192,16 @@ def _layers(options: Any) -> int:
     return 0
 
 
-def _sayer(console: Any) -> Any:
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _load(source: str | None, console: Console) -> ImageDataset:
+    """The data, and loudly what a reader of results made with it must know."""
+    from evonorm.lab.data import load
+
+    dataset = load(source, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    if dataset.notice:
+        console.rule(style="yellow")
+        console.print(f"NOTE: {dataset.notice}", style="bold yellow", markup=False)
+        console.rule(style="yellow")
+    return dataset
 
 
 _COMMANDS = {"reproduce": _reproduce, "train": _train, "report": _report, "layers": _layers}

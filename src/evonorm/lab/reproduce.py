@@ -174,6 +174,7 @@ class Board:
         self._inner: Watch = self._bar or Plain(console)
         self._current = runs[0]
         self._said: set[str] = set()
+        self._steps, self._done = 1, 0
         self._whole = (
             self._bar.progress.add_task(f"all {len(runs)} runs, {budget.name}", total=None, figures="")
             if self._bar
@@ -183,6 +184,7 @@ class Board:
     def start(self, run: PlannedRun) -> None:
         """`run` is the one at work from now on."""
         self._current = run
+        self._steps, self._done = 1, 0
         run.status = "running"
         number = self._runs.index(run) + 1
         if self._bar is None:
@@ -190,10 +192,12 @@ class Board:
 
     def begin(self, name: str, *, steps: int, done: int) -> None:
         """See Watch."""
+        self._steps, self._done = steps, done
         self._inner.begin(name, steps=steps, done=done)
 
     def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """See Watch."""
+        self._done += 1
         self._inner.step(epoch=epoch, step=step, loss=loss, accuracy=accuracy, images_per_second=images_per_second)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
@@ -209,11 +213,13 @@ class Board:
             self._inner.say(text)
 
     def __rich__(self) -> RenderableType:
-        done = sum(run.status not in ("waiting", "running") for run in self._runs)
-        if self._bar is not None and self._whole is not None:
-            self._bar.progress.update(self._whole, total=len(self._runs), completed=done)
         table = results_table(self._runs)
-        return Group(table, self._bar.progress) if self._bar is not None else table
+        if self._bar is None or self._whole is None:
+            return table
+        behind = sum(run.status not in ("waiting", "running") for run in self._runs)
+        part = self._done / self._steps if self._current.status == "running" else 0.0
+        self._bar.progress.update(self._whole, total=len(self._runs), completed=behind + part)
+        return Group(table, self._bar.progress)
 
 
 def results_table(runs: Iterable[PlannedRun]) -> Table:

@@ -108,12 +108,14 @@ def percent(summary: Summary | None) -> str:
 def read(runs: Path, name: str | None = None) -> Comparison:
     """The comparison called `name`, or the one updated last, with every run in the folder.
 
-    A folder of runs without a comparison file gives one without cells. Raises UserError if there is nothing to show.
+    A folder of runs without a comparison file, or one run's own folder, gives one without cells. Raises UserError if
+    there is nothing to show.
     """
     if not runs.is_dir():
         raise UserError(f"there is no folder {runs}; make runs with `evonorm reproduce --out {runs}`")
     files = {path.name: records.read_json(path) for path in sorted(runs.glob("comparison-*.json"))}
-    found = {record.name: record for record in records.read_all(runs)}
+    single = (runs / "config.json").exists()
+    found = {record.name: record for record in ([records.read(runs)] if single else records.read_all(runs))}
     if not files and not found:
         raise UserError(f"{runs} holds no runs; make them with `evonorm reproduce --out {runs}`")
     if name is not None and name not in files:
