@@ -49,9 +49,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--keep-freed-memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="as `evonorm train` does; off: the allocator's default, under which large tensors cost page faults",
+    )
     options = parser.parse_args()
 
-    machine.keep_freed_memory()
+    if options.keep_freed_memory:
+        machine.keep_freed_memory()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(options.batch_size, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
     labels = torch.randint(10, (options.batch_size,), generator=generator)

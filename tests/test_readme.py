@@ -34,3 +34,10 @@ def test_version_is_said_once() -> None:
     import evonorm
 
     assert f'version = "{evonorm.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_every_layer_is_in_the_table() -> None:
+    from evonorm.layers.table import TABLE
+
+    for row in TABLE:
+        assert f"| `{row.name}` | `{row.text}` |" in README

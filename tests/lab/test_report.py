@@ -203,6 +203,9 @@ def test_divergence_stays_in_every_table_and_plot(tmp_path: Path) -> None:
     assert "1e+30" in text
     assert '"x-thin"' in html
     assert "None of the" not in text
+    assert "runs diverged, 1 of them identities; of the report's 11 runs, 5 saw a NaN loss." in text.replace(
+        "&#39;", "'"
+    )
 
 
 def test_every_state_of_a_run(tmp_path: Path) -> None:

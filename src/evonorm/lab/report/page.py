@@ -169,11 +169,13 @@ def _answer(comparison: Comparison) -> list[str]:
     else:
         sentences += [f"{finding.claim} These runs: {finding.verdict}." for finding in findings]
     ended = [record for record in comparison.records if record.status in ("finished", "diverged")]
-    diverged = sum(record.status == "diverged" for record in ended)
+    lost = [record for record in ended if record.status == "diverged"]
     nan = sum(None in experiment.recorded for experiment in EXPERIMENTS)
     if ended:
-        which = f"{diverged} of the {len(ended)} runs" if diverged else f"None of the {len(ended)} runs"
-        sentences.append(f"{which} diverged; {nan} of the report's {len(EXPERIMENTS)} did.")
+        identities = sum(record.config.get("layer") == "none" for record in lost)
+        which = f"{len(lost)} of the {len(ended)} runs diverged" if lost else f"None of the {len(ended)} runs diverged"
+        whose = f", {identities} of them identities" if identities else ""
+        sentences.append(f"{which}{whose}; of the report's {len(EXPERIMENTS)} runs, {nan} saw a NaN loss.")
     return sentences
 
 
