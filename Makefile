@@ -1,5 +1,7 @@
-# make reproduce   set up, then the report's comparison and its page   (BUDGET=quick|hour|full DATA=... OUT=runs)
-# make test        set up, then lint, types and tests
+## make reproduce   set up, then the report's comparison and its page   (BUDGET=quick|hour|full DATA=... OUT=runs)
+## make test        set up, then lint, types and tests
+## make lint        set up, then lint and types alone
+## make clean       remove the environment and every cache
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +13,7 @@ OUT ?= runs
 
 .PHONY: help
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^## //p' Makefile
 
 setup: $(VENV)/ready
 

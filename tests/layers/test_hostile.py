@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evonorm import NormActivation, norm_act
+from evonorm.layers.statistics import Statistics
 from evonorm.layers.table import TABLE, NormAct
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -105,6 +106,14 @@ def test_views_slices_and_expanded_inputs(row: NormAct) -> None:
     ]
     for view in views:
         torch.testing.assert_close(NormActivation(64, row.name)(view), NormActivation(64, row.name)(view.contiguous()))
+
+
+@pytest.mark.parametrize("name", ["group_mean", "group_std", "group_rms", "instance_std", "instance_rms"])
+def test_statistics_are_not_expanded_over_space(name: str) -> None:
+    """A statistic as large as the input costs the input's memory again."""
+    statistics = Statistics(noise(2, 64, 8, 8), eps=1e-5, groups=4)
+    assert getattr(statistics, name)().shape == (2, 64, 1, 1)
+    assert statistics.batch_std().shape == statistics.batch_mean().shape == (1, 64, 1, 1)
 
 
 @ROWS

@@ -311,7 +311,7 @@ def _missing(claim: str, *cells: Cell) -> Finding:
     planned = sum(len(cell.runs) for cell in cells)
     lost = sum(len(cell.with_status("diverged")) for cell in cells)
     if lost:
-        return Finding(claim, "contradicted", f"{lost} of {planned} runs diverged, so there is no accuracy to compare.")
+        return Finding(claim, "not examined", f"{lost} of {planned} runs diverged, so there are no figures to compare.")
     why = f"None of its {planned} runs has finished." if planned else "Its runs were not asked for."
     return Finding(claim, "not examined", why)
 
