@@ -17,7 +17,7 @@ from evonorm.lab import records
 from evonorm.lab.config import TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS, Budget, train_config
-from evonorm.lab.report import claims, page
+from evonorm.lab.report import claims, evidence, page
 from evonorm.lab.report.comparison import read
 
 FULL = Budget("full", 60, None, None, "the report's own")
@@ -161,7 +161,7 @@ def test_welch_interval_by_hand(tmp_path: Path) -> None:
     values = {"bn-relu-sgd": (0.80, 0.82, 0.81), "b0": (0.70, 0.74, 0.72)}
     make_comparison(tmp_path, lambda id, variant, seed: values.get(id, (0.5, 0.5, 0.5))[seed], seeds=(0, 1, 2))
     comparison = read(tmp_path)
-    found = claims.difference(comparison.cell("b0", "intended"), comparison.cell("bn-relu-sgd", "intended"))
+    found = evidence.difference(comparison.cell("b0", "intended"), comparison.cell("bn-relu-sgd", "intended"))
     # Variances 4e-4 and 1e-4 over 3 each: error sqrt(5e-4 / 3); freedom (5/3)^2 / ((4/3)^2/2 + (1/3)^2/2) = 2.941.
     assert found is not None
     assert found.value == pytest.approx(-0.09)
@@ -187,7 +187,7 @@ def test_overfitting_and_balance(tmp_path: Path) -> None:
     make_comparison(balanced, gap=0.01)
     assert verdicts(balanced)["bn-aug"] == ["supported"]
     assert verdicts(balanced)["bn-sgd"] == ["contradicted"]
-    assert claims.stale_averages(read(balanced)) == ""
+    assert evidence.stale_averages(read(balanced)) == ""
 
 
 def test_divergence_stays_in_every_table_and_plot(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evonorm import NormActivation, norm_act
 from evonorm.layers import reference
-from evonorm.layers.table import TABLE, NormAct, get
+from evonorm.layers.table import TABLE, NormAct, Setting, get
 from tests.layers.oracle import oracle
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -39,7 +39,7 @@ def inputs(shape: tuple[int, ...], seed: int = 1) -> torch.Tensor:
 
 def evaluated(row: NormAct, x: torch.Tensor, p: dict[str, torch.Tensor], groups: int, activate: bool = True):
     """The table's own formula, also for the rows that torch serves natively."""
-    return reference.evaluate(row, x, dict(p), groups=groups, eps=1e-5, momentum=0.1, training=True, activate=activate)
+    return reference.evaluate(row, x, dict(p), Setting(groups=groups, activate=activate))
 
 
 @ROWS

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evonorm.lab import inputs, machine, optimizers, records
+from evonorm.lab import checkpoint, inputs, machine, optimizers, records
 from evonorm.lab.augmentation import augment
+from evonorm.lab.checkpoint import Position
 from evonorm.lab.config import TrainConfig, run_name
 from evonorm.lab.data import ImageDataset
 from evonorm.lab.diagnosis import diagnose
@@ -28,18 +28,6 @@ from evonorm.models import MiniInception
 
 CHECKPOINT_SECONDS = 120.0
 VALIDATION_BATCH = 256
-
-
-@dataclass
-class Position:
-    """Where a run stands: epochs behind it, steps into the current one, and that one's sums so far."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    train_seconds: float = 0.0
 
 
 class Diverged(Exception):
@@ -263,39 +251,13 @@ class _Run:
         return logits.float()
 
     def _save(self) -> None:
-        """Writes the checkpoint at once; whoever resumes from it computes what this run would have."""
-        content = io.BytesIO()
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "position": asdict(self.position),
-            "seconds": self.seconds_before + time.monotonic() - self.started,
-        }
-        torch.save(state, content)
-        records.write_atomically(self.folder / "checkpoint.pt", content.getvalue())
+        seconds = self.seconds_before + time.monotonic() - self.started
+        checkpoint.save(self.folder, self.model, self.optimizer, self.position, seconds)
 
     def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            records.rewrite_metrics(self.folder, [])
-            return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.position = Position(**state["position"])
-            self.seconds_before = float(state["seconds"])
-        except Exception as error:
-            raise UserError(f"cannot resume from {path}: {error}; delete it to train from the start") from error
-        # An epoch written after the checkpoint is computed again, alike.
-        self.epochs = list(records.read_metrics(self.folder))[: self.position.epoch]
-        if len(self.epochs) < self.position.epoch:
-            raise UserError(
-                f"{self.folder / 'metrics.jsonl'} holds {len(self.epochs)} epochs, the checkpoint "
-                f"{self.position.epoch}; "
-                f"delete {path} to train from the start"
-            )
-        records.rewrite_metrics(self.folder, self.epochs)
+        kept = checkpoint.load(self.folder, self.model, self.optimizer, self.device)
+        if kept is not None:
+            self.position, self.seconds_before, self.epochs = kept
 
     def _describe(self, dataset: ImageDataset) -> None:
         """Writes what the run is and what it runs on."""

@@ -49,17 +49,15 @@ def norm_act(
         "running_var": running_var,
     }
     _check(row, x, parameters, training=training, activate=activate)
-    evaluate = native.evaluate if row.native else reference.evaluate
-    return evaluate(
-        row,
-        x,
-        parameters,
+    setting = table.Setting(
         groups=groups_in_force(x.shape[1], groups) if row.grouped else 1,
         eps=row.eps if eps is None else eps,
         momentum=momentum,
         training=training,
         activate=activate,
     )
+    evaluate = native.evaluate if row.native else reference.evaluate
+    return evaluate(row, x, parameters, setting)
 
 
 def _check(

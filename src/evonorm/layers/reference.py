@@ -6,20 +6,10 @@ import torch
 from torch import Tensor
 
 from evonorm.layers.statistics import Statistics
-from evonorm.layers.table import NormAct, Parameters
+from evonorm.layers.table import NormAct, Parameters, Setting
 
 
-def evaluate(
-    row: NormAct,
-    x: Tensor,
-    parameters: dict[str, Tensor | None],
-    *,
-    groups: int,
-    eps: float,
-    momentum: float,
-    training: bool,
-    activate: bool,
-) -> Tensor:
+def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:
     """y of the row's formula for x: (N, C, *), in x's dtype, computed in float32 or, for float64 x, in float64.
 
     parameters: weight, bias, v, tau, running_mean, running_var by name, each (C,) or None; a missing weight counts
@@ -40,13 +30,13 @@ def evaluate(
 
     statistics = Statistics(
         exact,
-        eps=eps,
-        groups=groups,
-        training=training,
+        eps=setting.eps,
+        groups=setting.groups,
+        training=setting.training,
         running_mean=parameters.get("running_mean"),
         running_var=parameters.get("running_var"),
-        momentum=momentum,
+        momentum=setting.momentum,
     )
     own = Parameters(v=shaped("v"), tau=shaped("tau"))  # type: ignore[arg-type]
-    formula = row.formula if activate else row.linear
+    formula = row.formula if setting.activate else row.linear
     return formula(exact, statistics, own, affine).to(x.dtype)

@@ -29,6 +29,16 @@ class Parameters(NamedTuple):
     tau: Tensor
 
 
+class Setting(NamedTuple):
+    """How a row is evaluated: groups in force, epsilon, weight of the newest batch in running statistics, mode."""
+
+    groups: int = 1
+    eps: float = 1e-5
+    momentum: float = 0.1
+    training: bool = True
+    activate: bool = True
+
+
 Affine = Callable[[Tensor], Tensor]
 Formula = Callable[[Tensor, Statistics, Parameters, Affine], Tensor]
 
@@ -72,34 +82,38 @@ def _evonorm(
     )
 
 
-def _batch_norm(name: str, activation: Callable[[Tensor], Tensor]) -> NormAct:
-    def linear(x: Tensor, s: Statistics, p: Parameters, affine: Affine) -> Tensor:
-        return affine((x - s.batch_mean()) / s.batch_std())
+@dataclass(frozen=True)
+class _Normalization:
+    """What the rivals share before their activation: over says the statistics' extent in the formula's text."""
 
+    over: str
+    normalize: Callable[[Tensor, Statistics], Tensor]
+    source: str
+    native: str
+    running: tuple[str, ...] = ()
+    grouped: bool = False
+
+
+_BATCH_NORM = _Normalization(
+    "batch",
+    lambda x, s: (x - s.batch_mean()) / s.batch_std(),
+    IOFFE,
+    "batch_norm",
+    running=("running_mean", "running_var"),
+)
+_GROUP_NORM = _Normalization("group", lambda x, s: (x - s.group_mean()) / s.group_std(), WU, "group_norm", grouped=True)
+
+
+def _rival(name: str, norm: _Normalization, activation: Callable[[Tensor], Tensor]) -> NormAct:
     return NormAct(
         name,
-        text=f"{activation.__name__}((x - mean_batch) / std_batch * weight + bias)",
-        formula=lambda x, s, p, affine: activation(linear(x, s, p, affine)),
-        linear=linear,
-        source=IOFFE,
-        running=("running_mean", "running_var"),
-        native="batch_norm",
-        activation=activation,
-    )
-
-
-def _group_norm(name: str, activation: Callable[[Tensor], Tensor]) -> NormAct:
-    def linear(x: Tensor, s: Statistics, p: Parameters, affine: Affine) -> Tensor:
-        return affine((x - s.group_mean()) / s.group_std())
-
-    return NormAct(
-        name,
-        text=f"{activation.__name__}((x - mean_group) / std_group * weight + bias)",
-        formula=lambda x, s, p, affine: activation(linear(x, s, p, affine)),
-        linear=linear,
-        source=WU,
-        grouped=True,
-        native="group_norm",
+        text=f"{activation.__name__}((x - mean_{norm.over}) / std_{norm.over} * weight + bias)",
+        formula=lambda x, s, p, affine: activation(affine(norm.normalize(x, s))),
+        linear=lambda x, s, p, affine: affine(norm.normalize(x, s)),
+        source=norm.source,
+        running=norm.running,
+        grouped=norm.grouped,
+        native=norm.native,
         activation=activation,
     )
 
@@ -151,10 +165,10 @@ TABLE = (
         source=SINGH,
         parameters={"tau": 0.0},
     ),
-    _batch_norm("bn-relu", F.relu),
-    _batch_norm("bn-silu", F.silu),
-    _group_norm("gn-relu", F.relu),
-    _group_norm("gn-silu", F.silu),
+    _rival("bn-relu", _BATCH_NORM, F.relu),
+    _rival("bn-silu", _BATCH_NORM, F.silu),
+    _rival("gn-relu", _GROUP_NORM, F.relu),
+    _rival("gn-silu", _GROUP_NORM, F.silu),
     NormAct(
         "none",
         text="x",

@@ -16,7 +16,7 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
 from evonorm.lab.records import Record
-from evonorm.lab.report import charts, claims
+from evonorm.lab.report import charts, claims, evidence
 from evonorm.lab.report.comparison import Cell, Comparison, percent, read, summarize
 
 
@@ -63,7 +63,7 @@ def render(runs: Path, *, comparison: str | None = None) -> str:
     return template.render(
         comparison=read_comparison,
         answer=_answer(read_comparison),
-        stale=claims.stale_averages(read_comparison),
+        stale=evidence.stale_averages(read_comparison),
         conditions=_conditions(read_comparison),
         rows=[_row(read_comparison, experiment.id) for experiment in EXPERIMENTS] if read_comparison.cells else [],
         parts=[_part(read_comparison, s) for s in claims.sections(read_comparison)] if read_comparison.cells else [],
