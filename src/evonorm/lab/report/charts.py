@@ -19,104 +19,146 @@ COLOURS = {
 OTHER_COLOUR = "#cc79a7"
 # Groups of EvoNorm-S0 share its colour and differ by marker.
 GROUP_SYMBOLS = {8: "circle", 16: "square", 32: "triangle-up"}
+# More markers than this on a line hide it.
+MOST_MARKERS = 12
+# Losses further apart than this are drawn on a logarithmic axis: a run on its way to infinity would flatten the rest.
+LOG_RATIO = 20
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A run as a chart shows it. label: what the legend says."""
+    """A run as a chart shows it.
+
+    label: what the legend says; curves of one label are repetitions of one another and share an entry. seed: which
+    repetition, where there are several. published: whether it stands for the published variant alone.
+    """
 
     label: str
     record: Record
+    seed: str = ""
+    published: bool = False
+
+    @property
+    def name(self) -> str:
+        """The label, and the seed where there are several."""
+        return f"{self.label}, {self.seed}" if self.seed else self.label
 
 
 @dataclass(frozen=True)
 class Chart:
-    """title, what it shows in words, a Plotly figure as data, and the same numbers as a table."""
+    """title, key to its lines in words, a Plotly figure as data, and the same numbers as a table."""
 
     title: str
+    key: str
     figure: Mapping[str, Any]
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-def curves(labelled: Iterable[Curve], quantity: str) -> Chart:
+def curves(shown: Iterable[Curve], quantity: str, suffix: str = "") -> Chart:
     """Training (dashed) and validation (solid) of every run against the epoch. quantity: `loss` or `accuracy`.
 
-    A diverged run keeps the epochs it finished and ends in a cross.
+    A diverged run keeps the epochs it finished and ends in a cross. suffix: ends the title.
     """
-    labelled = list(labelled)
+    shown = list(shown)
     scale = 100.0 if quantity == "accuracy" else 1.0
     unit = "accuracy, %" if quantity == "accuracy" else "loss"
     traces: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = []
-    for curve in labelled:
-        record = curve.record
-        for split, dash in (("train", "dash"), ("val", "solid")):
-            values = [epoch.get(f"{split}_{quantity}") for epoch in record.metrics]
-            scaled = [None if value is None else scale * value for value in values]
-            traces.append(_line(curve, split, [epoch["epoch"] for epoch in record.metrics], scaled, dash))
-        if record.status == "diverged":
-            traces.append(_cross(curve, quantity, scale))
-        for epoch in record.metrics:
-            figures = [epoch.get(f"{split}_{quantity}") for split in ("train", "val")]
-            rows.append((curve.label, str(epoch["epoch"]), *(_number(figure, scale) for figure in figures)))
-        if record.status == "diverged":
-            rows.append((curve.label, f"{_diverged_at(record)}", "diverged", "diverged"))
-    figure = {
-        "data": traces,
-        "layout": {
-            "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero", "dtick": _epoch_tick(labelled)},
-            "yaxis": {"title": {"text": unit}, "rangemode": "tozero" if quantity == "loss" else "normal"},
-            "legend": {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
-            "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
-            "hovermode": "closest",
-        },
+    by_label: dict[str, list[Curve]] = {}
+    for curve in shown:
+        by_label.setdefault(curve.label, []).append(curve)
+    for same in by_label.values():
+        diverged = [curve for curve in same if curve.record.status == "diverged"]
+        for curve in same:
+            for split in ("train", "val"):
+                leads = curve is same[0] and split == "val"
+                traces.append(_line(curve, split, quantity, scale, leads=leads, thin=len(same) > 1))
+            for epoch in curve.record.metrics:
+                figures = [epoch.get(f"{split}_{quantity}") for split in ("train", "val")]
+                rows.append((curve.name, str(epoch["epoch"]), *(_number(figure, scale) for figure in figures)))
+            if curve in diverged:
+                count = f" {len(diverged)} of {len(same)}" if len(same) > 1 else ""
+                legend = f"{curve.label}: diverged{count}" if curve is diverged[0] else ""
+                traces.append(_cross(curve, quantity, scale, legend=legend))
+                rows.append((curve.name, str(_diverged_at(curve.record)), "diverged", "diverged"))
+    layout = {
+        "xaxis": {"title": {"text": "epoch"}, "dtick": _epoch_tick(shown)},
+        "yaxis": {"title": {"text": unit}} | (_loss_axis(traces) if quantity == "loss" else {}),
+        # Above the plot: below, a legend of several lines runs into the axis title.
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
+        "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
+        "hovermode": "closest",
     }
-    return Chart(
-        f"{quantity.capitalize()}", figure, ("run", "epoch", f"training {unit}", f"validation {unit}"), tuple(rows)
-    )
+    header = ("run", "epoch", f"training {unit}", f"validation {unit}")
+    figure = {"data": traces, "layout": layout}
+    return Chart(f"{quantity.capitalize()}{suffix}", _key(shown), figure, header, tuple(rows))
 
 
-def _line(curve: Curve, split: str, epochs: list[int], values: list[float | None], dash: str) -> dict[str, Any]:
-    config = curve.record.config
-    colour = COLOURS.get(str(config.get("layer")), OTHER_COLOUR)
-    name = "training" if split == "train" else "validation"
-    label = html.escape(curve.label)
+def _key(shown: list[Curve]) -> str:
+    key = "validation solid, training dashed"
+    key += "; published hollow, intended filled" if len({curve.published for curve in shown}) > 1 else ""
+    return key + ("; a cross: diverged" if any(curve.record.status == "diverged" for curve in shown) else "")
+
+
+def _loss_axis(traces: list[dict[str, Any]]) -> dict[str, Any]:
+    losses = [loss for trace in traces for loss in trace["y"] if loss is not None]
+    if losses and min(losses) > 0 and max(losses) > LOG_RATIO * min(losses):
+        return {"title": {"text": "loss (logarithmic)"}, "type": "log"}
+    return {"rangemode": "tozero"}
+
+
+def _line(curve: Curve, split: str, quantity: str, scale: float, *, leads: bool, thin: bool) -> dict[str, Any]:
+    metrics = curve.record.metrics
+    values = [epoch.get(f"{split}_{quantity}") for epoch in metrics]
+    colour, validation = _colour(curve), split == "val"
+    width = (2.0 if validation else 1.2) * (0.6 if thin else 1)
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": label,
-        "legendgroup": label,
-        "showlegend": split == "val",
-        "x": epochs,
-        "y": values,
-        "line": {"color": colour, "dash": dash, "width": 2 if split == "val" else 1.2},
-        "marker": {"color": colour, "size": 7 if split == "val" else 4, "symbol": _symbol(config)},
-        "hovertemplate": f"{label}<br>{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+        "name": html.escape(curve.label),
+        "legendgroup": html.escape(curve.label),
+        "showlegend": leads,
+        "x": [epoch["epoch"] for epoch in metrics],
+        "y": [None if value is None else scale * value for value in values],
+        "line": {"color": colour, "dash": "solid" if validation else "dash", "width": width},
+        "marker": {
+            "color": colour,
+            "size": (7 if validation else 4) - thin,
+            "symbol": _symbol(curve),
+            "maxdisplayed": MOST_MARKERS,
+        },
+        "hovertemplate": f"{html.escape(curve.name)}<br>{'validation' if validation else 'training'}, "
+        "epoch %{x}: %{y:.4g}<extra></extra>",
     }
 
 
-def _cross(curve: Curve, quantity: str, scale: float) -> dict[str, Any]:
-    record = curve.record
-    known = [epoch[f"train_{quantity}"] for epoch in record.metrics if epoch.get(f"train_{quantity}") is not None]
-    label = html.escape(curve.label)
-    colour = COLOURS.get(str(record.config.get("layer")), OTHER_COLOUR)
+def _cross(curve: Curve, quantity: str, scale: float, *, legend: str) -> dict[str, Any]:
+    trained = [epoch.get(f"train_{quantity}") for epoch in curve.record.metrics]
+    known = [value for value in trained if value is not None]
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"{label}: diverged",
-        "legendgroup": label,
-        "showlegend": True,
-        "x": [_diverged_at(record)],
-        "y": [scale * known[-1] if known else 0],
-        "marker": {"color": colour, "size": 13, "symbol": "x-thin", "line": {"color": colour, "width": 3}},
-        "hovertemplate": f"{label}<br>diverged in epoch %{{x}}<extra></extra>",
+        "name": html.escape(legend),
+        "legendgroup": html.escape(curve.label),
+        "showlegend": bool(legend),
+        "x": [_diverged_at(curve.record)],
+        # A run that diverged before it had finished an epoch has no height of its own.
+        "y": [scale * known[-1] if known else 1],
+        "marker": {"size": 13, "symbol": "x-thin", "line": {"color": _colour(curve), "width": 3}},
+        "hovertemplate": f"{html.escape(curve.name)}<br>diverged in epoch %{{x}}<extra></extra>",
     }
 
 
-def _symbol(config: Mapping[str, Any]) -> str:
-    groups = config.get("groups")
-    return GROUP_SYMBOLS.get(groups, "diamond") if isinstance(groups, int) else "circle"
+def _colour(curve: Curve) -> str:
+    return COLOURS.get(str(curve.record.config.get("layer")), OTHER_COLOUR)
+
+
+def _symbol(curve: Curve) -> str:
+    """Groups by shape; published hollow, so that it is told from intended where both train one layer."""
+    groups = curve.record.config.get("groups")
+    shape = GROUP_SYMBOLS.get(groups, "diamond") if isinstance(groups, int) else "circle"
+    return f"{shape}-open" if curve.published else shape
 
 
 def _diverged_at(record: Record) -> int:
@@ -124,9 +166,9 @@ def _diverged_at(record: Record) -> int:
     return int(diagnosis.get("epoch", len(record.metrics) + 1))
 
 
-def _epoch_tick(labelled: list[Curve]) -> int:
-    longest = max((len(curve.record.metrics) for curve in labelled), default=1)
-    return max(1, longest // 10)
+def _epoch_tick(shown: list[Curve]) -> int:
+    longest = max((len(curve.record.metrics) for curve in shown), default=1)
+    return max(1, round(longest / 6))
 
 
 def _number(value: float | None, scale: float) -> str:

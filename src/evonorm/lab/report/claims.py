@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
-from evonorm.lab.experiments import VARIANTS
+from evonorm.lab.experiments import VARIANTS, Variant
+from evonorm.lab.report import evidence
 from evonorm.lab.report.comparison import Cell, Comparison, percent, summarize
-from evonorm.lab.report.evidence import REPORT_STEPS, difference, enough_steps, stale_averages, steps
 
 Verdict = Literal["supported", "contradicted", "mixed", "within noise", "too little budget to tell", "not examined"]
 
@@ -17,6 +19,10 @@ OVERFIT_GAP = 0.10
 OVERFIT_RISE = 1.10
 # A training is called balanced if the two accuracies end this close.
 BALANCED_GAP = 0.05
+# A validation loss is said to fluctuate a lot if it changes by this share of its level, beyond its trend, per epoch.
+FLUCTUATION = 0.10
+
+S0, S0_AUG = ("s0-g8", "s0-g16", "s0-g32"), ("s0-g8-aug", "s0-g16-aug", "s0-g32-aug")
 
 
 @dataclass(frozen=True)
@@ -38,227 +44,211 @@ class Section:
     findings: tuple[Finding, ...]
 
 
-def sections(comparison: Comparison) -> tuple[Section, ...]:
+def sections(runs: Comparison) -> tuple[Section, ...]:
     """The report's sections in its order, with what these runs show."""
-    s0, s0_aug = ("s0-g8", "s0-g16", "s0-g32"), ("s0-g8-aug", "s0-g16-aug", "s0-g32-aug")
+    adam, sgd, augmented = "bn-relu-adam", "bn-relu-sgd", "bn-relu-sgd-aug"
+    fluctuates, overfits = _fluctuates(runs, adam), _overfits(runs, adam, "The network clearly overfits.")
+    overfits_too = _overfits(runs, sgd, "With SGD in Adam's place it still overfits.")
+    b0 = (
+        _against_bn(runs, "EvoNorm-B0 ends below BN-ReLU (75.7 against 84.3 %).", ("b0",), sgd),
+        _not_a_number(runs, "With augmentation, EvoNorm-B0's loss is NaN.", ("b0-aug",)),
+    )
+    s0 = (
+        _against_bn(runs, "EvoNorm-S0 ends below BN-ReLU (76.0 and 74.8 against 84.3 %).", S0, sgd),
+        _groups_alike(runs),
+        _not_a_number(runs, "The loss is NaN with 32 groups, and with augmentation always.", ("s0-g32", *S0_AUG)),
+    )
+    sweep = Finding(
+        "Adam is the most promising optimizer; the learning rate matters much, groups little.",
+        "not examined",
+        "These runs hold one learning rate an optimizer; no sweep is among them. In the report the sweep maximized "
+        "training accuracy, and its groups never reached the layer.",
+    )
+    conclusion = (
+        _against_bn(runs, "EvoNorm cannot match BN-ReLU, without augmentation.", ("b0", *S0), sgd),
+        _against_bn(runs, "EvoNorm cannot match BN-ReLU, with augmentation.", ("b0-aug", *S0_AUG), augmented),
+        _identity_matters(runs),
+    )
     return (
-        Section(
-            "bn-adam", "Adam, BN-ReLU, no augmentation", ("bn-relu-adam",), (_overfits(comparison, "bn-relu-adam"),)
-        ),
-        Section("bn-sgd", "SGD, BN-ReLU, no augmentation", ("bn-relu-sgd",), (_overfits(comparison, "bn-relu-sgd"),)),
-        Section("bn-aug", "SGD, BN-ReLU, augmentation", ("bn-relu-sgd-aug",), (_balanced(comparison),)),
-        Section(
-            "b0",
-            "EvoNorm-B0",
-            ("b0", "b0-aug"),
-            (
-                _against_bn(comparison, "EvoNorm-B0 ends below BN-ReLU (75.7 against 84.3 %).", ("b0",), "bn-relu-sgd"),
-                _not_a_number(comparison, "With augmentation, EvoNorm-B0's loss is NaN.", ("b0-aug",)),
-            ),
-        ),
-        Section(
-            "s0",
-            "EvoNorm-S0, groups 8, 16, 32",
-            (*s0, *s0_aug),
-            (
-                _against_bn(
-                    comparison, "EvoNorm-S0 ends below BN-ReLU (76.0 and 74.8 against 84.3 %).", s0, "bn-relu-sgd"
-                ),
-                _groups_alike(comparison, s0),
-                _not_a_number(
-                    comparison, "The loss is NaN with 32 groups, and with augmentation always.", ("s0-g32", *s0_aug)
-                ),
-            ),
-        ),
-        Section(
-            "sweep",
-            "Hyperparameter sweep",
-            (),
-            (
-                Finding(
-                    "Adam is the most promising optimizer; the learning rate matters much, groups little.",
-                    "not examined",
-                    "These runs hold one learning rate an optimizer; no sweep is among them. In the report the sweep "
-                    "maximized training accuracy, and its groups never reached the layer.",
-                ),
-            ),
-        ),
-        Section(
-            "conclusion",
-            "Conclusion",
-            (),
-            (
-                _against_bn(
-                    comparison, "EvoNorm cannot match BN-ReLU, without augmentation.", ("b0", *s0), "bn-relu-sgd"
-                ),
-                _against_bn(
-                    comparison,
-                    "EvoNorm cannot match BN-ReLU, with augmentation.",
-                    ("b0-aug", *s0_aug),
-                    "bn-relu-sgd-aug",
-                ),
-                _identity_matters(comparison),
-            ),
-        ),
+        Section("bn-adam", "Adam, BN-ReLU, no augmentation", (adam,), (fluctuates, overfits)),
+        Section("bn-sgd", "SGD, BN-ReLU, no augmentation", (sgd,), (overfits_too,)),
+        Section("bn-aug", "SGD, BN-ReLU, augmentation", (augmented,), (_balanced(runs, augmented),)),
+        Section("b0", "EvoNorm-B0", ("b0", "b0-aug"), b0),
+        Section("s0", "EvoNorm-S0, groups 8, 16, 32", (*S0, *S0_AUG), s0),
+        Section("sweep", "Hyperparameter sweep", (), (sweep,)),
+        Section("conclusion", "Conclusion", (), conclusion),
     )
 
 
-def _overfits(comparison: Comparison, id: str) -> Finding:
-    claim = "The network overfits: training goes on improving while the validation loss fluctuates and rises."
-    cell = (
-        comparison.cell(id, "intended") if comparison.cell(id, "intended").records else comparison.cell(id, "published")
-    )
-    gap = _gap(cell)
-    if gap is None:
+def _fluctuates(runs: Comparison, id: str) -> Finding:
+    claim = "The validation loss fluctuates a lot."
+    cell = _either(runs, id)
+    share = evidence.fluctuation(cell)
+    if share is None:
+        if evidence.gap(cell) is None:
+            return _missing(claim, cell)
+        return Finding(claim, "too little budget to tell", "The runs are too short to tell fluctuation from progress.")
+    text = f"In the second half of {id} the validation loss changes from epoch to epoch by {100 * share:.0f} % of its "
+    text += f"level (standard deviation); from {100 * FLUCTUATION:.0f} % on that is called a lot."
+    return _with_budget(claim, "supported" if share >= FLUCTUATION else "contradicted", text, [cell])
+
+
+def _overfits(runs: Comparison, id: str, claim: str) -> Finding:
+    cell = _either(runs, id)
+    gap, rise = evidence.gap(cell), evidence.rise(cell)
+    if gap is None or rise is None:
         return _missing(claim, cell)
-    rises = []
-    for record in cell.with_status("finished"):
-        losses = [float(epoch["val_loss"]) for epoch in record.metrics if epoch["val_loss"] is not None]
-        rises.append(losses[-1] / min(losses) if losses and min(losses) > 0 else 1.0)
-    rise = sum(rises) / len(rises)
-    text = (
-        f"{_accuracies(cell)} The validation loss ends at {rise:.2f} times its lowest. "
-        f"Called overfitting from a gap of {100 * OVERFIT_GAP:.0f} points and a rise to {OVERFIT_RISE:.2f} times."
-    )
+    text = f"{id} ends at {evidence.accuracies(cell)}, a gap of {evidence.points(gap)} points, and its validation loss "
+    text += f"at {rise:.2f} times its lowest. Called overfitting from a gap of {100 * OVERFIT_GAP:.0f} points and a "
+    text += f"rise to {OVERFIT_RISE:.2f} times."
     seen = gap > OVERFIT_GAP and rise > OVERFIT_RISE
     return _with_budget(claim, "supported" if seen else "contradicted", text, [cell])
 
 
-def _balanced(comparison: Comparison) -> Finding:
+def _balanced(runs: Comparison, id: str) -> Finding:
     claim = "With augmentation the training is balanced: training and validation stay close."
-    cell = comparison.cell("bn-relu-sgd-aug", "intended")
-    gap = _gap(cell)
+    cell = _either(runs, id)
+    gap = evidence.gap(cell)
     if gap is None:
         return _missing(claim, cell)
-    text = f"{_accuracies(cell)} Called balanced up to a gap of {100 * BALANCED_GAP:.0f} points."
+    text = f"{id} ({cell.variant}) ends at {evidence.accuracies(cell)}, a gap of {evidence.points(gap)} points. Called "
+    text += f"balanced up to {100 * BALANCED_GAP:.0f} points."
     return _with_budget(claim, "supported" if abs(gap) <= BALANCED_GAP else "contradicted", text, [cell])
 
 
-def _against_bn(comparison: Comparison, claim: str, ids: tuple[str, ...], rival: str) -> Finding:
-    baseline = comparison.cell(rival, "intended")
-    cells = [comparison.cell(id, "intended") for id in ids]
+def _against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) -> Finding:
+    baseline = runs.cell(rival, "intended")
+    cells = [runs.cell(id, "intended") for id in ids]
     told: list[str] = []
     verdicts: list[Verdict] = []
     noises = set()
     for cell in cells:
-        found = difference(cell, baseline)
         lost = len(cell.with_status("diverged"))
         if lost:
             told.append(f"{cell.experiment.id}: {lost} of {len(cell.records)} diverged")
             verdicts.append("supported")
+        found = evidence.difference(cell, baseline, among=len(cells))
         if found is not None:
-            accuracy = percent(summarize(cell.last("val_accuracy")))
-            told.append(f"{cell.experiment.id} {accuracy} % ({found})")
+            told.append(f"{cell.experiment.id} {percent(summarize(cell.last('val_accuracy')), ' %')} ({found})")
             noises.add(found.noise)
             verdicts.append(("supported" if found.value < 0 else "contradicted") if found.clear else "within noise")
+    reference = percent(summarize(baseline.last("val_accuracy")), " %")
+    if not reference:
+        return _missing(claim, baseline)
     if not verdicts:
-        return _missing(claim, *cells, baseline)
-    text = (
-        f"As intended, against {rival}'s {percent(summarize(baseline.last('val_accuracy'))) or 'none'} %: "
-        f"{'; '.join(told)}. Margins: {', '.join(sorted(noises)) or 'none'}."
-    )
-    if stale_averages(comparison):
-        text += " BN-ReLU's figure suffers from its running averages, see the top of the page."
+        return _missing(claim, *cells)
+    text = f"As intended, against {rival}'s {reference}: {'; '.join(told)}."
+    if noises:
+        text += _margins(noises, len(cells))
     return _with_budget(claim, _joined(verdicts), text, [*cells, baseline])
 
 
-def _groups_alike(comparison: Comparison, ids: tuple[str, ...]) -> Finding:
+def _groups_alike(runs: Comparison) -> Finding:
     claim = "The number of groups matters little."
-    cells = [comparison.cell(id, "intended") for id in ids]
-    pairs = [(a, b, difference(a, b)) for place, a in enumerate(cells) for b in cells[place + 1 :]]
-    known = [(a, b, found) for a, b, found in pairs if found is not None]
+    cells = [runs.cell(id, "intended") for id in S0]
+    pairs = list(combinations(cells, 2))
+    found = [(a, b, evidence.difference(a, b, among=len(pairs))) for a, b in pairs]
+    known = [(a, b, difference) for a, b, difference in found if difference is not None]
     if not known:
         return _missing(claim, *cells)
-    told = "; ".join(f"{a.experiment.id} against {b.experiment.id} {found}" for a, b, found in known)
-    clear = [found for _, _, found in known if found.clear]
-    text = (
-        f"As intended: {told}. In the report these three were one and the same function, so its differences are the "
-        "noise between runs."
-    )
+    told = "; ".join(f"{a.experiment.id} against {b.experiment.id} {difference}" for a, b, difference in known)
+    text = f"As intended: {told}.{_margins({difference.noise for _, _, difference in known}, len(pairs))} In the "
+    text += "report these three were one and the same function, so its differences are the noise between runs."
+    clear = any(difference.clear for _, _, difference in known)
     return _with_budget(claim, "contradicted" if clear else "within noise", text, cells)
 
 
-def _not_a_number(comparison: Comparison, claim: str, ids: tuple[str, ...]) -> Finding:
+def _not_a_number(runs: Comparison, claim: str, ids: Sequence[str]) -> Finding:
     told: list[str] = []
     verdicts: list[Verdict] = []
-    cells: list[Cell] = []
+    cells = [runs.cell(id, variant) for variant in VARIANTS for id in ids]
     meanings = {"published": "with the identities that the report's code ran", "intended": "as defined"}
-    for variant in VARIANTS:
-        meaning = meanings[variant]
-        these = [comparison.cell(id, variant) for id in ids]
-        cells += these
-        runs = {record.name: record for cell in these for record in cell.records if record.status != "running"}
-        if not runs:
+    for variant, meaning in meanings.items():
+        these = {record.name: record for cell in cells if cell.variant == variant for record in cell.records}
+        ended = [record for record in these.values() if record.status in ("finished", "diverged")]
+        if not ended:
             continue
-        lost = [record for record in runs.values() if record.status == "diverged"]
-        told.append(f"{meaning}, {len(lost)} of {len(runs)} runs diverged")
+        lost = sum(record.status == "diverged" for record in ended)
+        told.append(f"{meaning}, {lost} of {len(ended)} runs diverged")
         verdicts.append("supported" if lost else "contradicted")
     if not told:
         return _missing(claim, *cells)
     text = "; ".join(told)
-    text = text[0].upper() + text[1:] + ". Both stop at the first loss or gradient that is not finite."
+    text = text[0].upper() + text[1:] + ". A run counts as diverged at its first loss or gradient that is not finite."
     # One divergence is enough to show that it happens; that it does not takes the whole training.
     verdict = _joined(verdicts)
     return Finding(claim, verdict, text) if "supported" in verdicts else _with_budget(claim, verdict, text, cells)
 
 
-def _identity_matters(comparison: Comparison) -> Finding:
-    claim = "What the report called EvoNorm was the identity. (Our finding, not a claim of the report.)"
+def _identity_matters(runs: Comparison) -> Finding:
+    claim = "The layers train otherwise than the identities that ran in their place (our question, not the report's)."
     told: list[str] = []
     verdicts: list[Verdict] = []
     cells: list[Cell] = []
-    for id in ("b0", "s0-g8", "s0-g16", "s0-g32"):
-        intended, published = comparison.cell(id, "intended"), comparison.cell(id, "published")
-        found = difference(intended, published)
+    noises = set()
+    for id in ("b0", *S0):
+        intended, published = runs.cell(id, "intended"), runs.cell(id, "published")
+        found = evidence.difference(intended, published, among=1 + len(S0))
         if found is not None:
             cells += [intended, published]
+            noises.add(found.noise)
             told.append(f"{id} {found}")
             verdicts.append("supported" if found.clear else "within noise")
-    if not told:
-        return Finding(claim, "not examined", "It takes both variants, published and intended, to compare them.")
-    identity = percent(summarize(comparison.cell("b0", "published").last("val_accuracy")))
-    lead = f"The layers as defined, against the identity's {identity} %: " if identity else "Against the identity: "
-    text = lead + "; ".join(told) + "."
-    if not any(verdict == "supported" for verdict in verdicts):
-        text += " At this budget the layers and no layer at all cannot be told apart."
-    return _with_budget(claim, _joined(verdicts), text, cells)
+    identity = runs.cell("b0", "published")
+    if told:
+        accuracy = percent(summarize(identity.last("val_accuracy")), " %")
+        lead = f"The layers as defined, against the identity's {accuracy}: " if accuracy else "Against the identity: "
+        text = lead + "; ".join(told) + "." + _margins(noises, 1 + len(S0))
+        return _with_budget(claim, _joined(verdicts), text, cells)
+    trained = [record for id in ("b0", *S0) for record in runs.cell(id, "intended").with_status("finished")]
+    lost = identity.with_status("diverged")
+    if lost and trained:
+        text = f"Without augmentation the identity diverged in {len(lost)} of {len(identity.records)} runs, so it has "
+        text += f"no accuracy to compare; {len(trained)} runs of the layers as defined came to their end."
+        return Finding(claim, "supported", text)
+    return Finding(claim, "not examined", "It takes finished runs of both variants, published and intended.")
+
+
+def _either(runs: Comparison, id: str) -> Cell:
+    """The cell as intended where it was run, else as published."""
+    variants: tuple[Variant, ...] = ("intended", "published")
+    return next((runs.cell(id, v) for v in variants if runs.cell(id, v).records), runs.cell(id, "intended"))
 
 
 def _with_budget(claim: str, verdict: Verdict, text: str, cells: list[Cell]) -> Finding:
-    if enough_steps(cells):
+    """The verdict where the runs are long enough to give one; else what it looks like, if it looks like anything."""
+    taken = evidence.shortest(cells)
+    if taken >= evidence.ENOUGH_STEPS:
         return Finding(claim, verdict, text)
-    shortest = min((steps(r.config, r.dataset) for cell in cells for r in cell.records), default=0)
-    seen = "" if verdict == "within noise" else f" Within this budget it looks {verdict}."
-    return Finding(
-        claim,
-        "too little budget to tell",
-        f"{text}{seen} But the report speaks of {REPORT_STEPS:,} steps, and the shortest run here has {shortest:,}.",
-    )
+    if evidence.stale_averages(cells):
+        # Chance level from averages that lag behind says nothing of the layers: not even what it looks like.
+        text += " BN-ReLU's validation numbers are depressed by the budget, as said at the top of the page."
+        trained = {cell.experiment.id: percent(summarize(cell.last("train_accuracy")), " %") for cell in cells}
+        if len(cells) > 1:
+            text += f" Training accuracy: {'; '.join(f'{id} {told}' for id, told in trained.items() if told)}."
+    elif verdict != "within noise":
+        text += f" Within this budget it looks {verdict}."
+    text += f" The report speaks of {evidence.REPORT_STEPS:,} steps; the shortest run here has {taken:,}."
+    return Finding(claim, "too little budget to tell", text)
 
 
 def _missing(claim: str, *cells: Cell) -> Finding:
     planned = sum(len(cell.runs) for cell in cells)
+    if not planned:
+        return Finding(claim, "not examined", "Its runs were not asked for.")
+    names = ", ".join(dict.fromkeys(f"{cell.experiment.id} ({cell.variant})" for cell in cells if cell.runs))
     lost = sum(len(cell.with_status("diverged")) for cell in cells)
     if lost:
-        return Finding(claim, "not examined", f"{lost} of {planned} runs diverged, so there are no figures to compare.")
-    why = f"None of its {planned} runs has finished." if planned else "Its runs were not asked for."
-    return Finding(claim, "not examined", why)
+        return Finding(claim, "not examined", f"{names}: {lost} of {planned} diverged and none finished.")
+    return Finding(claim, "not examined", f"{names}: none of {planned} runs has finished.")
 
 
-def _gap(cell: Cell) -> float | None:
-    train, validation = summarize(cell.last("train_accuracy")), summarize(cell.last("val_accuracy"))
-    return None if train is None or validation is None else train.mean - validation.mean
-
-
-def _accuracies(cell: Cell) -> str:
-    train, validation = summarize(cell.last("train_accuracy")), summarize(cell.last("val_accuracy"))
-    gap = (train.mean if train else 0.0) - (validation.mean if validation else 0.0)
-    return (
-        f"{cell.experiment.id} ends at {percent(train)} % training and {percent(validation)} % validation accuracy, "
-        f"a gap of {100 * gap:+.1f} points."
-    )
+def _margins(noises: set[str], among: int) -> str:
+    together = f" for all {among} together" if among > 1 else ""
+    return f" Margins at 95 %{together}: {' and '.join(sorted(noises))}."
 
 
 def _joined(verdicts: list[Verdict]) -> Verdict:
-    kinds = set(verdicts)
-    return verdicts[0] if len(kinds) == 1 else "mixed"
+    """What the clear ones say, if they agree; what is within noise decides only where nothing is clear."""
+    clear = {verdict for verdict in verdicts if verdict != "within noise"}
+    return "within noise" if not clear else clear.pop() if len(clear) == 1 else "mixed"

@@ -36,13 +36,13 @@ class Cell:
 
     def last(self, key: str) -> list[float]:
         """The last epoch's value of every finished run that has a finite one."""
-        values = [record.metrics[-1][key] for record in self.with_status("finished") if record.metrics]
+        values = [record.metrics[-1].get(key) for record in self.with_status("finished") if record.metrics]
         return [float(value) for value in values if value is not None]
 
     def best_accuracy(self) -> list[float]:
         """Every finished run's validation accuracy at its best epoch."""
-        bests = [record.summary.get("best") for record in self.with_status("finished")]
-        return [float(best["val_accuracy"]) for best in bests if best]
+        bests = [(record.summary.get("best") or {}).get("val_accuracy") for record in self.with_status("finished")]
+        return [float(best) for best in bests if best is not None]
 
     @property
     def validation_images(self) -> int:
@@ -96,13 +96,13 @@ def summarize(values: Iterable[float]) -> Summary | None:
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def percent(summary: Summary | None) -> str:
-    """84.1 ± 0.3 (n=3), in percent; 84.1 for one value; empty for none."""
+def percent(summary: Summary | None, unit: str = "") -> str:
+    """84.1 ± 0.3 (n=3), in percent; 84.1 for one value; empty for none. unit: what follows the number, as " %"."""
     if summary is None or math.isnan(summary.mean):
         return ""
     if summary.spread is None:
-        return f"{100 * summary.mean:.1f}"
-    return f"{100 * summary.mean:.1f} ± {100 * summary.spread:.1f} (n={summary.count})"
+        return f"{100 * summary.mean:.1f}{unit}"
+    return f"{100 * summary.mean:.1f} ± {100 * summary.spread:.1f}{unit} (n={summary.count})"
 
 
 def read(runs: Path, name: str | None = None) -> Comparison:

@@ -1,11 +1,16 @@
-"""What numbers can carry: differences with their margins, and whether a run is long enough to speak of."""
+"""What can be measured on runs, with its noise: pure functions of the numbers, which the claims are judged by."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
-from evonorm.lab.report.comparison import Cell, Comparison, summarize
+from evonorm.lab.records import Record
+from evonorm.lab.report.comparison import Cell, Summary, percent, summarize
 
 # The report speaks of 60 epochs on 50,000 images. A third of its steps is taken as the least that says how such a
 # training ends; below, what is seen is told, and the claim is left open.
@@ -13,11 +18,21 @@ REPORT_STEPS = 60 * 391
 ENOUGH_STEPS = REPORT_STEPS / 3
 # Running averages that reach back over a larger share of a run than this describe weights that are gone.
 STALE_SHARE = 0.05
+# Fluctuation is taken from the second half of a run, past the fall that all runs begin with; this many epochs there
+# are the least that a standard deviation of changes means anything for.
+FLUCTUATION_EPOCHS = 5
+# A difference is called one if its two-sided interval at this level leaves out zero.
+LEVEL = 0.95
+
+_ONE_SEED = (
+    "one seed: the error of counting alone, which leaves out the noise between runs (the report's two runs of "
+    "BN-ReLU with Adam ended 3.1 points apart)"
+)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two mean accuracies, with the half-width of its 95 % interval; noise: where that comes from."""
+    """Of two mean accuracies, with the half-width of its interval; noise: where that comes from."""
 
     value: float
     margin: float
@@ -29,60 +44,118 @@ class Difference:
         return abs(self.value) > self.margin
 
     def __str__(self) -> str:
-        return f"{100 * self.value:+.1f} ± {100 * self.margin:.1f} points"
+        return f"{points(self.value)} ± {100 * self.margin:.1f} points"
 
 
-def difference(a: Cell, b: Cell) -> Difference | None:
+def difference(a: Cell, b: Cell, *, among: int = 1) -> Difference | None:
     """Last validation accuracy of a minus that of b; None where either has none.
 
-    With several seeds each: Welch's interval. With one: the binomial error of counting on a finite validation set,
-    which knows nothing of the noise between seeds, and is said to.
+    With several seeds each: Welch's interval. With one, or where the seeds agree more closely than counting on a
+    finite validation set allows: the binomial error of that counting. among: how many differences are looked at
+    together; each interval is widened so that all hold at LEVEL (Bonferroni).
     """
-    first, second = a.last("val_accuracy"), b.last("val_accuracy")
-    one, two = summarize(first), summarize(second)
-    if one is None or two is None:
+    first, second = summarize(a.last("val_accuracy")), summarize(b.last("val_accuracy"))
+    if first is None or second is None:
         return None
-    value = one.mean - two.mean
-    if one.spread is None or two.spread is None:
-        variance = sum(s.mean * (1 - s.mean) / max(1, c.validation_images) for s, c in ((one, a), (two, b)))
-        return Difference(value, 1.96 * math.sqrt(variance), "one seed: counting error alone, run noise not measured")
-    parts = [one.spread**2 / one.count, two.spread**2 / two.count]
-    return Difference(value, _welch_quantile(parts, [one.count, two.count]) * math.sqrt(sum(parts)), "Welch, 95 %")
+    value = first.mean - second.mean
+    tail = 1 - (1 - LEVEL) / (2 * among)
+    counted = statistics.NormalDist().inv_cdf(tail) * math.sqrt(_counting(first, a) + _counting(second, b))
+    if first.spread is None or second.spread is None:
+        return Difference(value, counted, _ONE_SEED)
+    welch = _welch([first.spread**2 / first.count, second.spread**2 / second.count], [first.count, second.count], tail)
+    if welch < counted:
+        return Difference(value, counted, "error of counting, as the seeds agree more closely than that")
+    return Difference(value, welch, "Welch over seeds")
 
 
-def enough_steps(cells: list[Cell]) -> bool:
-    """Whether every run here is long enough to speak of the report's trainings."""
-    records = [record for cell in cells for record in cell.records]
-    return bool(records) and min(steps(record.config, record.dataset) for record in records) >= ENOUGH_STEPS
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, signed."""
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def steps(config: dict[str, object], dataset: dict[str, object]) -> int:
+def steps(record: Record) -> int:
     """Training steps of a whole run."""
-    batch, images = int(str(config.get("batch_size", 1))), int(str(dataset.get("train_images", 0)))
-    return int(str(config.get("epochs", 0))) * int(str(config.get("steps_per_epoch") or -(-images // batch)))
+    config, images = record.config, int(record.dataset.get("train_images") or 0)
+    full = -(-images // int(config.get("batch_size") or 1))
+    return int(config.get("epochs") or 0) * int(config.get("steps_per_epoch") or full)
 
 
-def stale_averages(comparison: Comparison) -> str:
-    """A warning where BatchNorm's running averages reach back over much of its training; else empty."""
-    shares = [
-        (batches, batches / steps(record.config, record.dataset))
-        for record in comparison.records
-        if str(record.config.get("layer", "")).startswith("bn-")
-        for batches in [1 / float(record.config.get("norm_momentum") or 1)]
+def shortest(cells: Iterable[Cell]) -> int:
+    """Training steps of the shortest run in the cells; 0 without runs."""
+    return min((steps(record) for cell in cells for record in cell.records), default=0)
+
+
+def gap(cell: Cell) -> float | None:
+    """Training minus validation accuracy at the last epoch; None where nothing finished."""
+    train, validation = summarize(cell.last("train_accuracy")), summarize(cell.last("val_accuracy"))
+    return None if train is None or validation is None else train.mean - validation.mean
+
+
+def rise(cell: Cell) -> float | None:
+    """Last validation loss over the lowest, mean over seeds; None where nothing finished."""
+    found = [_validation_losses(record.metrics) for record in cell.with_status("finished")]
+    rises = [losses[-1] / min(losses) for losses in found if losses and min(losses) > 0]
+    return statistics.fmean(rises) if rises else None
+
+
+def fluctuation(cell: Cell) -> float | None:
+    """Standard deviation of the validation loss's change from epoch to epoch, as a share of its mean.
+
+    Over the second half of each run, then mean over seeds; None where that is shorter than FLUCTUATION_EPOCHS.
+    """
+    shares = []
+    for record in cell.with_status("finished"):
+        losses = _validation_losses(record.metrics[len(record.metrics) // 2 :])
+        if len(losses) >= FLUCTUATION_EPOCHS and statistics.fmean(losses) > 0:
+            changes = [later - sooner for sooner, later in pairwise(losses)]
+            shares.append(statistics.stdev(changes) / statistics.fmean(losses))
+    return statistics.fmean(shares) if shares else None
+
+
+def stale_averages(cells: Iterable[Cell]) -> str:
+    """What to mind where BatchNorm's running averages reach back over much of its training; else empty.
+
+    With weight m of the newest batch they span about 1 / m batches, and after S steps still hold (1 - m)^S of the
+    value they were initialized with.
+    """
+    stale = [
+        (cell, 1 / momentum, steps(record), (1 - momentum) ** steps(record))
+        for cell in cells
+        for record in cell.records
+        if str(record.config.get("layer")).startswith("bn-") and steps(record) > 0
+        for momentum in [float(record.config.get("norm_momentum") or 1)]
+        if 1 / momentum / steps(record) > STALE_SHARE
     ]
-    batches, share = max(shares, key=lambda pair: pair[1], default=(0.0, 0.0))
-    if share <= STALE_SHARE:
+    if not stale:
         return ""
-    return (
-        f"BN-ReLU keeps the report's running averages, which reach back over about {batches:.0f} batches: here up to "
-        f"{100 * min(1.0, share):.0f} % of a run. In validation it normalizes by statistics of weights long gone, so "
-        "short runs show it far below what it has learned; compare its training accuracy too."
-    )
+    _, batches, taken, initial = min(stale, key=lambda one: one[2])
+    text = f"BN-ReLU keeps the report's running averages, which reach back over about {batches:.0f} batches: "
+    text += f"{100 * min(1.0, batches / taken):.0f} % of a run of {taken:,} steps"
+    text += f", at whose end they still hold {100 * initial:.0f} % of their initial value. " if initial > 0.05 else ". "
+    text += "In validation it normalizes by statistics of weights that are gone, so its validation numbers are "
+    text += "depressed by the budget"
+    measured = {cell.experiment.id: accuracies(cell) for cell, *_ in stale if gap(cell) is not None}
+    return f"{text}: {'; '.join(f'{id} ends at {told}' for id, told in measured.items())}." if measured else f"{text}."
 
 
-def _welch_quantile(parts: list[float], counts: list[int]) -> float:
+def accuracies(cell: Cell) -> str:
+    """Both last accuracies in words."""
+    train, validation = summarize(cell.last("train_accuracy")), summarize(cell.last("val_accuracy"))
+    return f"{percent(train, ' %')} in training and {percent(validation, ' %')} in validation"
+
+
+def _counting(summary: Summary, cell: Cell) -> float:
+    return summary.mean * (1 - summary.mean) / max(1, cell.validation_images)
+
+
+def _validation_losses(metrics: Iterable[Mapping[str, Any]]) -> list[float]:
+    return [float(epoch["val_loss"]) for epoch in metrics if epoch.get("val_loss") is not None]
+
+
+def _welch(parts: list[float], counts: list[int], tail: float) -> float:
+    """Half-width of Welch's interval from the squared standard errors of two means."""
     from scipy.stats import t
 
     spread = sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
-    freedom = sum(parts) ** 2 / spread if spread > 0 else float(sum(counts) - 2)
-    return float(t.ppf(0.975, freedom))
+    freedom = sum(parts) ** 2 / spread if spread > 0 else sum(counts) - 2
+    return float(t.ppf(tail, freedom)) * math.sqrt(sum(parts))
