@@ -1,4 +1,4 @@
-"""What every test shares: fixed seeds of its own, and memory that is NaN until it is written."""
+"""What every test shares: one thread a worker, and memory that is NaN until it is written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-
-
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(7)
 
 
 @pytest.fixture

@@ -95,6 +95,20 @@ def test_ctrl_c_stops_all_and_repeating_goes_on(tmp_path: Path, monkeypatch: pyt
     assert [run.status for run in runs] == ["finished"] * 2
 
 
+def test_ctrl_c_in_the_last_validation_still_stops_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = reproduce.Board.epoch
+
+    def pressed(self, metrics):
+        epoch(self, metrics)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(reproduce.Board, "epoch", pressed)
+    runs, _ = reproduce.reproduce(pictures(), tmp_path, console(), budget="tiny", only=["b0"])
+    assert [run.status for run in runs] == ["finished", "waiting"]
+
+
 def test_the_live_table_shows_every_run(tmp_path: Path) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=160)
     runs, _ = reproduce.reproduce(pictures(), tmp_path, terminal, budget="tiny", only=["s0-g8"])

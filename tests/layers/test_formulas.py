@@ -113,7 +113,7 @@ def test_gradients_against_finite_differences(row: NormAct) -> None:
     assert torch.autograd.gradgradcheck(y, (x, *p.values()))
 
 
-@ROWS
+@pytest.mark.parametrize("row", [row for row in TABLE if row.native], ids=lambda row: row.name)
 def test_native_rows_are_their_formula(row: NormAct) -> None:
     """torch's batch_norm and group_norm agree with the table's formula, outputs and every gradient."""
     x = inputs((4, 6, 5, 3))
@@ -123,7 +123,7 @@ def test_native_rows_are_their_formula(row: NormAct) -> None:
     def gradients(function):
         leaves = [t.clone().requires_grad_() for t in (x, *p.values())]
         y = function(leaves[0], dict(zip(p, leaves[1:], strict=True)))
-        (y * 1).backward(cotangent)
+        y.backward(cotangent)
         return [y.detach(), *(leaf.grad for leaf in leaves)]
 
     groups = 3 if row.grouped else 1

@@ -117,7 +117,9 @@ def reproduce(
             try:
                 record = train(run.config, dataset, out, watch=board)
             except KeyboardInterrupt:
-                run.status = "stopped"
+                # It may have come while the run's last epoch was validated: then the run is finished.
+                ended = (out / run.name / "summary.json").exists()
+                run.status = records.read(out / run.name).status if ended else "waiting"
                 break
             except Exception as error:
                 # One failed run does not stop the rest; its summary.json holds the error.
@@ -169,7 +171,6 @@ class Board:
 
     def __init__(self, console: Console, runs: Sequence[PlannedRun], budget: Budget) -> None:
         self._runs = runs
-        self._console = console
         self._bar = Bar(console) if console.is_terminal else None
         self._inner: Watch = self._bar or Plain(console)
         self._current = runs[0]

@@ -60,11 +60,12 @@ def train(config: TrainConfig, dataset: ImageDataset, out: Path, *, watch: Watch
     """Trains, or goes on training, and returns the run's record; its folder below `out` is named by the config.
 
     A finished or diverged run is not run again. Ctrl-C and SIGTERM end it after the current step, with a checkpoint and
-    status `stopped`. An error is recorded as status `failed` and raised.
+    status `stopped`; one that came too late to stop this run is raised as KeyboardInterrupt when it has ended, so that
+    it stops what would follow. An error is recorded as status `failed` and raised.
     """
     watch = watch or Silent()
     resolved, device = resolve(config, watch)
-    folder = run_folder(config, dataset, out)
+    folder = out / run_name(resolved, dataset.fingerprint)
     _make(folder)
     with locked(folder):
         if (folder / "summary.json").exists() and (folder / "config.json").exists():
@@ -89,7 +90,10 @@ def train(config: TrainConfig, dataset: ImageDataset, out: Path, *, watch: Watch
             except Exception as error:
                 run.summarize("failed", error="".join(traceback.format_exception_only(error)).strip())
                 raise
-    return records.read(folder)
+            record = records.read(folder)
+            if stop_requested() and record.status != "stopped":
+                raise KeyboardInterrupt
+    return record
 
 
 class _Run:

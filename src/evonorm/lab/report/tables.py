@@ -63,11 +63,7 @@ def conditions(comparison: Comparison) -> list[tuple[str, str]]:
     for name in ("processor", "instructions", "device", "cores", "threads", "platform"):
         about.append((name, _distinct(record.environment.get(name) for record in found)))
     about.append(("precision", _distinct(record.config.get("precision") for record in found)))
-    about.append(("", _distinct(record.environment.get("precision_note") for record in found)))
-    versions = {
-        name: _distinct(r.environment.get(name) for r in found)
-        for name in ("evonorm", "torch", "torchvision", "python")
-    }
+    versions = {name: _distinct(r.environment.get(name) for r in found) for name in ("evonorm", "torch", "python")}
     about.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)))
     about.append(("commit", _distinct(record.environment.get("commit") for record in found)))
     hours = sum(float(record.summary.get("seconds") or 0) for record in found) / 3600
