@@ -1,6 +1,7 @@
 ## make reproduce   set up, then the report's comparison and its page   (BUDGET=quick|hour|full DATA=... OUT=runs)
 ## make test        set up, then lint, types and tests
 ## make lint        set up, then lint and types alone
+## make sanitize    set up, then the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ## make clean       remove the environment and every cache
 PYTHON ?= python3
 VENV := .venv
@@ -8,14 +9,14 @@ BIN := $(VENV)/bin
 BUDGET ?= quick
 OUT ?= runs
 
-.PHONY: reproduce test lint clean setup
+.PHONY: reproduce test lint sanitize clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
 	@sed -n 's/^## //p' Makefile
 
-setup: $(VENV)/ready
+setup: build/kernels.ready
 
 # Made anew only when the requirements change.
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -23,6 +24,14 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# Made anew only when their sources change. Without a compiler everything works, slower.
+build/kernels.ready: CMakeLists.txt $(wildcard src/evonorm/layers/kernels/csrc/*) $(VENV)/ready
+	$(call build,build/kernels) && $(BIN)/cmake --install build/kernels --prefix src \
+	  || echo "evonorm: the kernels could not be built; the layers are composed of tensor operations"
+	touch $@
+
+build = PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B $(1) -G Ninja --log-level=WARNING $(2) && $(BIN)/cmake --build $(1)
 
 reproduce: setup
 	$(BIN)/evonorm reproduce --budget $(BUDGET) --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
@@ -34,6 +43,15 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest -n auto
+
+# Python itself is not built with sanitizers, so they are loaded before it, and leaks of its own are not looked for.
+sanitize: setup
+	$(call build,build/sanitize,-DEVONORM_SANITIZE=address$(comma)undefined)
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 EVONORM_KERNELS=build/sanitize/evonorm_kernels.so \
+	  $(BIN)/pytest -n auto tests/layers/test_kernels.py -k "not compiled"
+
+comma := ,
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

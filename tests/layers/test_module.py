@@ -56,7 +56,7 @@ def test_checkpoints_and_copies(row: NormAct, activate: bool) -> None:
 
 def test_a_batch_norm_checkpoint_loads() -> None:
     batch_norm = scrambled(nn.BatchNorm2d(8)).eval()
-    layer = NormActivation(8, "bn-relu").eval()
+    layer = NormActivation(8, "bn-relu", backend="reference").eval()
     layer.load_state_dict(batch_norm.state_dict())
     x = noise(2, 8, 3, 3)
     assert torch.equal(layer(x), batch_norm(x).relu())
@@ -65,12 +65,12 @@ def test_a_batch_norm_checkpoint_loads() -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 def test_rivals_are_torchs(activation: str, training: bool) -> None:
-    """The rival is the one users have, to the bit, running statistics included."""
+    """The reference of a rival is the one users have, to the bit, running statistics included."""
     activate = getattr(torch.nn.functional, activation)
     x = noise(4, 64, 5, 5)
     for theirs, ours in [
-        (nn.BatchNorm2d(64), NormActivation(64, f"bn-{activation}")),
-        (nn.GroupNorm(32, 64), NormActivation(64, f"gn-{activation}")),
+        (nn.BatchNorm2d(64), NormActivation(64, f"bn-{activation}", backend="reference")),
+        (nn.GroupNorm(32, 64), NormActivation(64, f"gn-{activation}", backend="reference")),
     ]:
         assert torch.equal(activate(theirs.train(training)(x)), ours.train(training)(x))
         for name, buffer in ours.named_buffers():

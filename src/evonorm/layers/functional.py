@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.distributed
 from torch import Tensor
 
-from evonorm.layers import native, reference, table
+from evonorm.layers import kernels, native, reference, table
 from evonorm.layers.statistics import groups_in_force
 
+Backend = Literal["auto", "kernel", "reference"]
+BACKENDS = ("auto", "kernel", "reference")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -26,6 +31,8 @@ def norm_act(
     eps: float | None = None,
     momentum: float = 0.1,
     activate: bool = True,
+    backend: Backend = "auto",
+    sync: bool = False,
 ) -> Tensor:
     """y = formula of `layer` (see `evonorm layers`); for evonorm-s0, x * sigmoid(v * x) / std_group * weight + bias.
 
@@ -36,8 +43,12 @@ def norm_act(
     flows into them; otherwise they stand in for the batch's. eps: default the layer's own. activate=False leaves
     affine alone of an EvoNorm, and normalization with affine of the others.
 
+    backend: `kernel` is the fused CPU kernel, `reference` plain torch (for bn-* and gn-* torch's own layers), `auto`
+    the kernel wherever one serves. sync: batch statistics are taken over all processes of torch.distributed, where it
+    is initialized; each must then call this together with the others.
+
     Raises ValueError if the layer is unknown, x has another shape or dtype, groups does not divide C, a parameter has
-    another shape, is missing, or is none of the layer's.
+    another shape, is missing, or is none of the layer's, and if backend="kernel" does not serve, with the reason.
     """
     row = table.get(layer)
     parameters = {
@@ -55,9 +66,33 @@ def norm_act(
         momentum=momentum,
         training=training,
         activate=activate,
+        replicas=_replicas() if sync and training and row.running else 1,
     )
-    evaluate = native.evaluate if row.native else reference.evaluate
+    if _takes_kernel(row, x, setting, backend):
+        return kernels.evaluate(row, x, parameters, setting)
+    # torch's own batch_norm knows one process alone.
+    evaluate = native.evaluate if row.native and setting.replicas == 1 else reference.evaluate
     return evaluate(row, x, parameters, setting)
+
+
+def _takes_kernel(row: table.NormAct, x: Tensor, setting: table.Setting, backend: Backend) -> bool:
+    if backend == "reference":
+        return False
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
+    why = kernels.supports(row, x, setting)
+    if why is None:
+        return True
+    if backend == "kernel":
+        raise ValueError(f"backend='kernel' does not serve {row.name} here: {why}; use backend='auto' or 'reference'")
+    if x.device.type == "cpu":
+        kernels.warn_once()
+    return False
+
+
+def _replicas() -> int:
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1
 
 
 def _check(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evonorm.layers import table
-from evonorm.layers.functional import norm_act
+from evonorm.layers.functional import BACKENDS, Backend, norm_act
 from evonorm.layers.statistics import groups_in_force
 
 
@@ -21,7 +21,8 @@ class NormActivation(nn.Module):
     channels: C. layer: a name of the table (`evonorm layers`). groups, group_size: number of groups, or channels a
     group, of the layers with group statistics; fit_groups takes the largest divisor of C not above it, as the paper's
     code does. activate=False leaves affine alone of an EvoNorm, and normalization with affine of the others.
-    eps: default the layer's own. momentum: weight of the newest batch in running statistics.
+    eps: default the layer's own. momentum: weight of the newest batch in running statistics. backend, sync: as in
+    norm_act.
 
     Parameters and buffers, each (C,) and only where the layer has it: weight (1), bias (0), v (1), tau (0),
     running_mean (0), running_var (1). Raises ValueError if the layer is unknown or groups does not divide C.
@@ -46,12 +47,16 @@ class NormActivation(nn.Module):
         activate: bool = True,
         eps: float | None = None,
         momentum: float = 0.1,
+        backend: Backend = "auto",
+        sync: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1: got channels={channels}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
         row = table.get(layer)
         self.channels = channels
         self.layer = layer
@@ -60,6 +65,8 @@ class NormActivation(nn.Module):
         self.activate = activate
         self.eps = row.eps if eps is None else eps
         self.momentum = momentum
+        self.backend = backend
+        self.sync = sync
 
         self._initial = {"weight": 1.0, "bias": 0.0} if row.affine else {}
         if activate:
@@ -99,6 +106,8 @@ class NormActivation(nn.Module):
             eps=self.eps,
             momentum=self.momentum,
             activate=self.activate,
+            backend=self.backend,
+            sync=self.sync,
         )
 
     def extra_repr(self) -> str:
@@ -108,6 +117,8 @@ class NormActivation(nn.Module):
         parts += [f"eps={self.eps:g}"] if self._initial else []
         parts += [f"momentum={self.momentum:g}"] if self._running else []
         parts += [] if self.activate else ["activate=False"]
+        parts += [] if self.backend == "auto" else [f"backend={self.backend!r}"]
+        parts += ["sync=True"] if self.sync else []
         return ", ".join(parts)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

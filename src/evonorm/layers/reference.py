@@ -36,6 +36,7 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
         running_mean=parameters.get("running_mean"),
         running_var=parameters.get("running_var"),
         momentum=setting.momentum,
+        replicas=setting.replicas,
     )
     own = Parameters(v=shaped("v"), tau=shaped("tau"))  # type: ignore[arg-type]
     formula = row.formula if setting.activate else row.linear

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 
@@ -13,7 +14,8 @@ class Statistics:
     precision. Standard deviations and root mean squares are sqrt(second moment + eps).
 
     Batch statistics are taken from x when training, and are then blended into the running ones in place,
-    running = (1 - momentum) * running + momentum * batch, outside autograd; otherwise the running ones stand in.
+    running = (1 - momentum) * running + momentum * batch, outside autograd; otherwise the running ones stand in. With
+    several replicas they are taken over the batches of all processes of torch.distributed, gradients included.
     """
 
     def __init__(
@@ -26,6 +28,7 @@ class Statistics:
         running_mean: Tensor | None = None,
         running_var: Tensor | None = None,
         momentum: float = 0.1,
+        replicas: int = 1,
     ) -> None:
         self.x = x
         self.eps = eps
@@ -34,6 +37,7 @@ class Statistics:
         self.running_mean = running_mean
         self.running_var = running_var
         self.momentum = momentum
+        self.replicas = replicas
         self.space = tuple(range(2, x.dim()))
         self._moments: tuple[Tensor, Tensor] | None = None
 
@@ -64,7 +68,7 @@ class Statistics:
         """Over batch and space, per channel: (1, C, 1, ...); the running mean when not training."""
         if not self.training:
             return self._running(self.running_mean)
-        mean = self._instance()[0].mean(0, keepdim=True)
+        mean = self._batch()[0]
         self._blend(self.running_mean, mean)
         return mean
 
@@ -72,11 +76,18 @@ class Statistics:
         """Over batch and space, per channel: (1, C, 1, ...); from the running variance when not training."""
         if not self.training:
             return (self._running(self.running_var) + self.eps).sqrt()
-        mean, var = self._instance()
-        between = (mean - mean.mean(0, keepdim=True)).square()
-        var = (var + between).mean(0, keepdim=True)
+        var = self._batch()[1]
         self._blend(self.running_var, var)
         return (var + self.eps).sqrt()
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        means, variances = self._instance()
+        mean = means.mean(0, keepdim=True)
+        var = (variances + (means - mean).square()).mean(0, keepdim=True)
+        if self.replicas == 1:
+            return mean, var
+        whole_mean, whole_var, _ = moments_over_replicas(mean, var, self.x.numel() // self.x.shape[1])
+        return whole_mean, whole_var
 
     def _instance(self) -> tuple[Tensor, Tensor]:
         if self._moments is None:
@@ -101,6 +112,23 @@ class Statistics:
         if running is not None and self.x.numel() > 0:
             with torch.no_grad():
                 running.lerp_(batch.detach().flatten().to(running.dtype), self.momentum)
+
+
+def moments_over_replicas(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
+    """Mean and biased variance over the batches of all processes, and their count; differentiable.
+
+    mean, var: this process's, of any one shape. count: values that they are taken over here, which may differ between
+    processes. All processes must call this together.
+    """
+    from torch.distributed.nn.functional import all_reduce
+
+    counted = torch.tensor(float(count), dtype=torch.float64, device=mean.device)
+    torch.distributed.all_reduce(counted)
+    total = int(counted.item())
+    share = count / total
+    whole_mean: Tensor = all_reduce(mean * share)  # type: ignore[no-untyped-call]
+    whole_var: Tensor = all_reduce((var + (mean - whole_mean).square()) * share)  # type: ignore[no-untyped-call]
+    return whole_mean, whole_var, total
 
 
 def groups_in_force(channels: int, groups: int = 32, group_size: int | None = None, *, fit: bool = False) -> int:

@@ -30,13 +30,17 @@ class Parameters(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """How a row is evaluated: groups in force, epsilon, weight of the newest batch in running statistics, mode."""
+    """How a row is evaluated: groups in force, epsilon, weight of the newest batch in running statistics, mode.
+
+    replicas: processes of torch.distributed whose batches count as one in batch statistics.
+    """
 
     groups: int = 1
     eps: float = 1e-5
     momentum: float = 0.1
     training: bool = True
     activate: bool = True
+    replicas: int = 1
 
 
 Affine = Callable[[Tensor], Tensor]

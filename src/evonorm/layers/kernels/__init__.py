@@ -1,0 +1,120 @@
+"""Fused CPU kernels: whether there are any, what they serve, and evaluating a row of the table with them.
+
+Each reads x from memory once in each direction (twice where statistics are the batch's) and saves for backward x and
+its statistics alone. docs/kernels.md shows how. Registered as torch.ops.evonorm.forward and .backward.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from evonorm.layers.kernels import library, ops
+from evonorm.layers.table import NormAct, Setting
+
+DTYPES = (torch.float32, torch.bfloat16)
+# Found out at import: a compiler that traces `supports` cannot follow ctypes.
+_REASON: str | None = library.load()[1] or None
+
+
+def available() -> bool:
+    """Whether the kernels were built and could be loaded."""
+    return _REASON is None
+
+
+def reason() -> str | None:
+    """Why there are no kernels here; None if there are."""
+    return _REASON
+
+
+def instructions() -> str:
+    """The instruction set in use: avx512bf16, avx512, avx2 or baseline; `none` where there are no kernels."""
+    return library.instructions()
+
+
+def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
+    """None if the kernels serve this row for this x, else the reason why not."""
+    if row.name not in library.ROWS:
+        return f"{row.name} has no kernel"
+    if x.device.type != "cpu":
+        return f"x on {x.device.type}; the kernels are for the CPU"
+    if x.dtype not in DTYPES:
+        return f"{str(x.dtype).removeprefix('torch.')} input; the kernels take float32 and bfloat16"
+    if not setting.activate:
+        return "activate=False"
+    if x.numel() == 0:
+        return "empty input"
+    if row.native == "batch_norm" and setting.training and x.numel() == x.shape[1]:
+        return "one value a channel, which has no variance"
+    if torch.compiler.is_exporting():
+        return "export, whose result other programs must run"
+    if not torch.compiler.is_compiling() and _transformed():
+        return "a torch.func transform"
+    return _REASON
+
+
+def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:
+    """y of a row that `supports` grants; otherwise as `reference.evaluate`. Differentiable, twice too.
+
+    The second derivative is the reference's, composed of tensor operations, and as slow.
+    """
+    extra = parameters.get("v" if "v" in row.parameters else "tau")
+    given = None
+    if row.running and not setting.training:
+        given = _running_moments(parameters)
+    if row.running and setting.training and setting.replicas > 1:
+        from evonorm.layers.kernels import replicas
+
+        y, batch, count = replicas.evaluate(row, x, parameters, extra, setting)
+    else:
+        y, _, batch = ops.FORWARD(
+            x,
+            parameters.get("weight"),
+            parameters.get("bias"),
+            extra,
+            given,
+            library.ROWS.index(row.name),
+            setting.groups,
+            setting.eps,
+        )
+        count = x.numel() // x.shape[1]
+    if row.running and setting.training:
+        _blend(row, parameters, batch, count, setting.momentum)
+    return y  # type: ignore[no-any-return]
+
+
+_warned = False
+
+
+def warn_once() -> None:
+    """Says once that there are no kernels, and what it costs."""
+    global _warned
+    why = reason()
+    if why is not None and not _warned and not torch.compiler.is_compiling():
+        _warned = True
+        warnings.warn(f"evonorm: {why}; layers are composed of tensor operations, several times slower", stacklevel=4)
+
+
+def _transformed() -> bool:
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return bool(active is not None and active())
+
+
+def _running_moments(parameters: dict[str, Tensor | None]) -> Tensor:
+    var = parameters["running_var"]
+    assert var is not None, "norm_act checks that running statistics are there when not training"
+    mean = parameters.get("running_mean")
+    return torch.stack([torch.zeros_like(var) if mean is None else mean, var]).float()
+
+
+def _blend(row: NormAct, parameters: dict[str, Tensor | None], batch: Tensor, count: int, momentum: float) -> None:
+    """running = (1 - momentum) * running + momentum * batch; torch's own norms keep the unbiased variance."""
+    mean, var = parameters.get("running_mean"), parameters.get("running_var")
+    with torch.no_grad():
+        if mean is not None:
+            mean.lerp_(batch[0].to(mean.dtype), momentum)
+        if var is not None:
+            unbiased = batch[1] * (count / (count - 1)) if row.native else batch[1]
+            var.lerp_(unbiased.to(var.dtype), momentum)

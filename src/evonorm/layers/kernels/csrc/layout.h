@@ -1,0 +1,157 @@
+// How a sample lies in memory, and how it is cut into pieces of work: the only place that knows.
+//
+// A unit is what has statistics of its own: a sample, or in contiguous layout a panel of whole groups of one. A chunk is
+// a part of a unit for one thread; a strip is a run of vectors that share their coefficients. The cut depends on sizes
+// alone, never on the number of threads, so that sums are always taken in the same order.
+#pragma once
+
+#include "job.h"
+#include "vector.h"
+
+namespace evonorm {
+namespace EVONORM_ISA {
+
+constexpr int64_t STRIP_VECTORS = 32;     // summed in float32 before they join a longer sum
+constexpr int64_t CHUNK_ELEMENTS = 16384; // below this a thread is not worth its start
+constexpr int64_t WANTED_TASKS = 64;
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Per-channel arrays have room for whole vectors of any variant.
+inline int64_t padded(int64_t channels) { return divide_up(channels, 16) * 16; }
+
+// Positions [s0, s1) of channels [c0, c1) of sample n.
+struct Part {
+  int64_t n, c0, c1, s0, s1;
+};
+
+// Vectors at offset, offset + stride, ...: `full` of them whole, or then `partial` with the first `lanes` in memory.
+struct Strip {
+  int64_t c, s;  // first channel and position
+  int64_t offset, stride;
+  int full, partial, lanes;
+  int positions;  // how many positions of each channel it holds
+};
+
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+
+// body(offset, lanes, index) for each vector; index counts 0..UNROLL-1 in turn, for sums that do not wait for each other.
+template <int UNROLL, class Body>
+inline void each(const Strip& strip, Body body) {
+  int64_t at = strip.offset;
+  const int64_t step = strip.stride;
+  int i = 0;
+  if (UNROLL == 4) {
+    for (; i + 4 <= strip.full; i += 4, at += 4 * step) {
+      body(at, All{}, Index<0>{});
+      body(at + step, All{}, Index<UNROLL == 4 ? 1 : 0>{});
+      body(at + 2 * step, All{}, Index<UNROLL == 4 ? 2 : 0>{});
+      body(at + 3 * step, All{}, Index<UNROLL == 4 ? 3 : 0>{});
+    }
+  }
+  for (; i < strip.full; ++i, at += step) body(at, All{}, Index<0>{});
+  for (i = 0; i < strip.partial; ++i, at += step) body(at, First{strip.lanes}, Index<0>{});
+}
+
+// (n, s, c): a vector holds neighbouring channels of one position. A chunk is some positions of all channels.
+struct ChannelsLast {
+  using V = F;  // what a strip has of each sum: one value a channel
+  static constexpr bool splits_channels = false;
+
+  static V reduce(F sum) { return sum; }
+  static F coefficient(const float* k) { return load(k, All{}); }
+  static V read(const float* from) { return load(from, All{}); }
+  static void write(float* to, V value) { store(to, value, All{}); }
+
+  static int64_t panel(const Job& job, int64_t) { return job.c; }
+
+  static int64_t chunks(const Job& job, int64_t units, int64_t) {
+    const int64_t wanted = larger(1, WANTED_TASKS / units);
+    return smaller(smaller(wanted, divide_up(job.s * job.c, CHUNK_ELEMENTS)), divide_up(job.s, STRIP_VECTORS));
+  }
+
+  static Part chunk(const Part& unit, int64_t index, int64_t count) {
+    const int64_t rows = divide_up(divide_up(unit.s1, count), STRIP_VECTORS) * STRIP_VECTORS;
+    return {unit.n, unit.c0, unit.c1, smaller(index * rows, unit.s1), smaller((index + 1) * rows, unit.s1)};
+  }
+
+  template <class Body>
+  static void strips(const Job& job, const Part& part, Body body) {
+    const int64_t base = part.n * job.s * job.c;
+    for (int64_t s = part.s0; s < part.s1; s += STRIP_VECTORS) {
+      const int rows = (int)smaller(STRIP_VECTORS, part.s1 - s);
+      const int64_t row = base + s * job.c;
+      int64_t c = 0;
+      for (; c + WIDTH <= job.c; c += WIDTH) body(Strip{c, s, row + c, job.c, rows, 0, WIDTH, rows});
+      if (c < job.c) body(Strip{c, s, row + c, job.c, 0, rows, (int)(job.c - c), rows});
+    }
+  }
+
+  // As strips, for passes that write: in the order of memory, whole lines at a time.
+  template <class Body>
+  static void in_order(const Job& job, const Part& part, Body body) {
+    const int64_t base = part.n * job.s * job.c;
+    const int64_t whole = job.c / WIDTH * WIDTH;
+    for (int64_t s = part.s0; s < part.s1; ++s) {
+      const int64_t row = base + s * job.c;
+      for (int64_t c = 0; c < whole; c += WIDTH) body(Strip{c, s, row + c, 0, 1, 0, WIDTH, 1});
+      if (whole < job.c) body(Strip{whole, s, row + whole, 0, 0, 1, (int)(job.c - whole), 1});
+    }
+  }
+
+  static int64_t first(const Job& job, const Part& part, int64_t c) { return part.n * job.s * job.c + c; }
+};
+
+// (n, c, s): a vector holds neighbouring positions of one channel. A chunk is some channels of the panel.
+struct Contiguous {
+  using V = float;
+  static constexpr bool splits_channels = true;
+
+  static V reduce(F sum) { return sum_lanes(sum); }
+  static F coefficient(const float* k) { return splat(*k); }
+  static V read(const float* from) { return *from; }
+  static void write(float* to, V value) { *to = value; }
+
+  static int64_t panel(const Job& job, int64_t group_size) {
+    const int64_t groups = larger(1, CHUNK_ELEMENTS / larger(1, group_size * job.s));
+    return smaller(job.c, groups * group_size);
+  }
+
+  static int64_t chunks(const Job& job, int64_t units, int64_t panel) {
+    const int64_t wanted = larger(1, WANTED_TASKS / units);
+    return smaller(smaller(wanted, divide_up(job.s * panel, CHUNK_ELEMENTS)), panel);
+  }
+
+  static Part chunk(const Part& unit, int64_t index, int64_t count) {
+    const int64_t each = divide_up(unit.c1 - unit.c0, count);
+    const int64_t from = smaller(unit.c0 + index * each, unit.c1);
+    return {unit.n, from, smaller(from + each, unit.c1), unit.s0, unit.s1};
+  }
+
+  template <class Body>
+  static void strips(const Job& job, const Part& part, Body body) {
+    constexpr int64_t LENGTH = STRIP_VECTORS * WIDTH;
+    for (int64_t c = part.c0; c < part.c1; ++c) {
+      const int64_t base = (part.n * job.c + c) * job.s;
+      for (int64_t s = part.s0; s < part.s1; s += LENGTH) {
+        const int length = (int)smaller(LENGTH, part.s1 - s);
+        const int rest = length % WIDTH;
+        body(Strip{c, s, base + s, WIDTH, length / WIDTH, rest != 0, rest, length});
+      }
+    }
+  }
+
+  template <class Body>
+  static void in_order(const Job& job, const Part& part, Body body) {
+    strips(job, part, body);
+  }
+
+  static int64_t first(const Job& job, const Part& part, int64_t c) { return (part.n * job.c + c) * job.s; }
+};
+
+}  // namespace EVONORM_ISA
+}  // namespace evonorm

@@ -1,0 +1,135 @@
+"""The compiled kernels as ctypes sees them: loading, what this processor runs, and the two calls."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INTERFACE = 1
+# The order of `RowId` in csrc/job.h.
+ROWS = (
+    *("evonorm-s0", "evonorm-s1", "evonorm-s2", "evonorm-b0", "evonorm-b1", "evonorm-b2"),
+    *("frn-tlu", "bn-relu", "bn-silu", "gn-relu", "gn-silu"),
+)
+# Another library in the place of the installed one, for one built with sanitizers.
+PLACE = "EVONORM_KERNELS"
+
+_INT, _LONG, _FLOAT, _DOUBLE, _POINTER = (
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_float,
+    ctypes.c_double,
+    ctypes.c_void_p,
+)
+_SHAPE = (_INT, _INT, _INT, _LONG, _LONG, _LONG, _INT, _FLOAT, _INT)  # row ... threads
+_FAILURES = {1: "out of memory", 2: "no such row"}
+
+
+@functools.cache
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None and the reason why there is none."""
+    place = os.environ.get(PLACE) or str(Path(__file__).with_name("evonorm_kernels.so"))
+    if not Path(place).exists():
+        return None, "the kernels were not built at installation (a C++ compiler was missing, or the build failed)"
+    try:
+        library = ctypes.CDLL(place)
+        found = library.evonorm_interface()
+        if found != INTERFACE:
+            return None, f"the kernels are of another version (interface {found}, not {INTERFACE}): install again"
+        library.evonorm_forward.argtypes = (*_SHAPE, _INT, *[_POINTER] * 7)
+        library.evonorm_backward.argtypes = (*_SHAPE, _INT, _DOUBLE, *[_POINTER] * 13)
+        library.evonorm_instructions.restype = library.evonorm_variant.restype = ctypes.c_char_p
+    except (OSError, AttributeError) as error:
+        return None, f"the kernels could not be loaded: {error}"
+    return library, ""
+
+
+def instructions() -> str:
+    """The variant in use: avx512bf16, avx512, avx2 or baseline; `none` where there are no kernels."""
+    library, _ = load()
+    return library.evonorm_instructions().decode() if library else "none"
+
+
+def variants() -> dict[str, int]:
+    """The variants that this processor runs, best first, with their numbers."""
+    library, _ = load()
+    found: dict[str, int] = {}
+    index = 0
+    while library and (name := library.evonorm_variant(index)) is not None:
+        if name:
+            found[name.decode()] = index
+        index += 1
+    return found
+
+
+@contextlib.contextmanager
+def using(name: str) -> Iterator[None]:
+    """Takes the variant of this name for a while; for tests and measurements. Not safe beside other threads' calls."""
+    library, _ = load()
+    before = instructions()
+    assert library is not None
+    library.evonorm_choose(variants()[name])
+    try:
+        yield
+    finally:
+        library.evonorm_choose(variants()[before])
+
+
+def forward(
+    x: Tensor, channels_last: bool, row: int, groups: int, eps: float, given: bool, *tensors: Tensor | None
+) -> None:
+    """Fills y, stats and batch; tensors: weight, bias, extra, stats, batch, y, each or None."""
+    _call("evonorm_forward", x, channels_last, row, groups, eps, (given,), (x, *tensors))
+
+
+def backward(
+    x: Tensor,
+    channels_last: bool,
+    row: int,
+    groups: int,
+    eps: float,
+    phases: int,
+    batch_count: float,
+    *tensors: Tensor | None,
+) -> None:
+    """Fills what is not input: dy, weight, bias, extra, stats, batch, dx, dweight, dbias, dextra, sums, totals."""
+    _call("evonorm_backward", x, channels_last, row, groups, eps, (phases, batch_count), (x, *tensors))
+
+
+def _call(
+    name: str,
+    x: Tensor,
+    channels_last: bool,
+    row: int,
+    groups: int,
+    eps: float,
+    own: tuple[float, ...],
+    tensors: tuple[Any, ...],
+) -> None:
+    library, why = load()
+    if library is None:
+        raise RuntimeError(why)
+    shape = x.shape
+    status = getattr(library, name)(
+        row,
+        x.dtype is torch.bfloat16,
+        channels_last,
+        shape[0],
+        shape[1],
+        x.numel() // (shape[0] * shape[1]),
+        groups,
+        eps,
+        torch.get_num_threads(),
+        *own,
+        *[None if tensor is None else tensor.data_ptr() for tensor in tensors],
+    )
+    if status:
+        raise RuntimeError(f"evonorm kernel for x of shape {tuple(shape)}: {_FAILURES.get(status, status)}")

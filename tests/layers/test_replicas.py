@@ -1,0 +1,76 @@
+"""Batch statistics over two processes against one process with the whole batch."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from evonorm import NormActivation
+from evonorm.layers.table import TABLE
+
+BATCHED = [row.name for row in TABLE if row.running]
+CHANNELS = 12
+CUT = 3  # the first process has three samples, the second five
+
+
+def whole() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, dy = torch.randn(2, 8, CHANNELS, 6, 5, generator=generator)
+    return x * 2 + torch.arange(8).view(-1, 1, 1, 1), dy  # the halves differ
+
+
+def layer_of(name: str, dtype: torch.dtype) -> NormActivation:
+    layer = NormActivation(CHANNELS, name, sync=True, dtype=dtype)
+    with torch.no_grad():
+        for i, parameter in enumerate(layer.parameters()):
+            parameter.copy_(torch.linspace(0.5, 1.5 + i, CHANNELS))
+    return layer
+
+
+def results(name: str, dtype: torch.dtype, part: slice) -> dict[str, torch.Tensor]:
+    x, dy = (t[part].to(dtype) for t in whole())
+    x.requires_grad_()
+    layer = layer_of(name, dtype)
+    y = layer(x)
+    y.backward(dy)
+    gradients = {f"d{n}": p.grad for n, p in layer.named_parameters()}
+    return {"y": y.detach(), "dx": x.grad, **gradients, **dict(layer.named_buffers())}
+
+
+def replica(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    part = slice(0, CUT) if rank == 0 else slice(CUT, None)
+    found = {
+        (name, str(dtype)): results(name, dtype, part) for name in BATCHED for dtype in (torch.float32, torch.float64)
+    }
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def replicas() -> list[dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(replica, (folder,), nprocs=2)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["kernel", "reference"])
+def test_two_processes_are_one_big_batch(replicas, name, dtype) -> None:
+    expected = results(name, dtype, slice(None))
+    first, second = (found[name, str(dtype)] for found in replicas)
+    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
+    for key, value in expected.items():
+        if key in ("y", "dx"):
+            torch.testing.assert_close(torch.cat([first[key], second[key]]), value, **close)
+        elif key.startswith("running"):
+            for found in (first, second):
+                if not (name.startswith("bn") and key == "running_var"):
+                    torch.testing.assert_close(found[key], value, **close)
+                torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
+        else:  # gradients of parameters are each process's own share
+            torch.testing.assert_close(first[key] + second[key], value, **close)
