@@ -56,7 +56,7 @@ def measure(
 
 def gated(module: nn.Module, contender: Implementation, case: Case, *, training: bool, result: Result) -> bool:
     """Whether `module` may show its speed in this case; if not, `result` says why."""
-    if not contender.ours:
+    if not contender.gated:
         return True
     try:
         verdict = gate.check(module, case, training=training)

@@ -88,7 +88,7 @@ def _gated_network(
 ) -> MiniInception | None:
     try:
         model = network_with(contender, groups)
-        sites = mini_inception_sites() if contender.ours else []
+        sites = mini_inception_sites() if contender.gated else []
         for site in sites:
             case = Case((2, *site), dtype, format, ())
             layer = contender.build(site[0], fitting_groups(site[0], groups))
