@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Tick = Callable[[float], None]
+REFRESH_SECONDS = 0.5
 
 
 class Board:
@@ -17,6 +19,7 @@ class Board:
     def __init__(self, console: Console, weights: Sequence[float], progress: Progress | None) -> None:
         self._console, self._weights, self._progress = console, weights, progress
         self._number = -1
+        self._drawn = 0.0
         self._task = progress.add_task("starting", total=sum(weights)) if progress else None
 
     def begin(self, name: str) -> None:
@@ -25,13 +28,17 @@ class Board:
         if self._progress is None or self._task is None:
             self.say(f"[{self._number + 1}/{len(self._weights)}] {name}")
         else:
-            self._progress.update(self._task, description=name, completed=sum(self._weights[: self._number]))
+            done = sum(self._weights[: self._number])
+            self._progress.update(self._task, description=name, completed=done, refresh=True)
 
     def tick(self, share: float) -> None:
         """`share`, 0 to 1, of the current part is done."""
         if self._progress is not None and self._task is not None:
             done = sum(self._weights[: self._number]) + share * self._weights[self._number]
-            self._progress.update(self._task, completed=done)
+            now = time.monotonic()
+            due = now - self._drawn >= REFRESH_SECONDS
+            self._drawn = now if due else self._drawn
+            self._progress.update(self._task, completed=done, refresh=due)
 
     def say(self, text: str) -> None:
         """Something to know."""
@@ -45,5 +52,6 @@ def shown(console: Console, weights: Sequence[float]) -> Iterator[Board]:
         yield Board(console, weights, None)
         return
     columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    # Drawn between samples: rich's own thread would draw during them, on a core that is being measured.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         yield Board(console, weights, progress)

@@ -12,9 +12,9 @@ from typing import Any, Literal
 YARDSTICK, NO_LAYER, COPY = "batch_norm+relu", "none", "copy"
 STEP, LATENCY = "training step", "latency"
 
-# Full-size tensors that must move between memory and processor, whatever the layer: a forward pass reads x and writes
-# y; backward, which needs all of x's statistics first, reads x and dy again and writes dx. A copy moves two. So the
-# floor of a figure is a copy's time times half of these: bytes over the bandwidth that a copy of x reaches.
+# Full-size tensors that must move between memory and processor, whatever the layer: forward reads x and writes y;
+# backward comes, in a network, when that is long over, so it reads x again, reads dy and writes dx. A copy moves two.
+# So the floor of a figure is a copy's time times half of these: bytes over the bandwidth that a copy of x reaches.
 MUST_MOVE = {"forward": 2, "inference": 2, "forward+backward": 5}
 COPY_MOVES = 2
 
