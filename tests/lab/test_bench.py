@@ -246,6 +246,18 @@ def test_cases() -> None:
     assert len(cases(BenchOptions(presets=("resnet50",), formats=("channels_last", "contiguous")))) == 5 * 2 * 2
 
 
+def test_missing_kernels_are_said(
+    rows_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(implementations.kernels, "available", lambda: False)
+    monkeypatch.setattr(implementations.kernels, "reason", lambda: "built without a compiler")
+    code, rows = bench(rows_file, *TINY, "--implementations", "kernel", "relu", "--figures", "inference")
+    assert code == 0
+    assert [row["status"] for row in rows] == ["skipped", "measured", "measured"]
+    assert rows[0]["conditions"]["kernels"] == "none: built without a compiler"
+    assert "skipped: evonorm-s0 kernel: no kernels here: built without a compiler" in capsys.readouterr().out
+
+
 def test_a_missing_timm_is_said(
     rows_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
