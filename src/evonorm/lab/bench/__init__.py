@@ -1,0 +1,1 @@
+"""`evonorm bench`: how fast the layers are, beside their rivals and the speed of memory, in one process."""
