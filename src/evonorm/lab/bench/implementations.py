@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from evonorm.lab.bench.options import BenchOptions
 from evonorm.lab.errors import UserError
 from evonorm.layers import kernels, table
+from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
 from evonorm.layers.statistics import groups_in_force
 
@@ -114,7 +115,7 @@ def fitting_groups(channels: int, groups: int) -> int:
     return groups_in_force(channels, groups, fit=True)
 
 
-def _ours(layer: str, backend: str) -> Callable[[int, int], nn.Module]:
+def _ours(layer: str, backend: Backend) -> Callable[[int, int], nn.Module]:
     def build(channels: int, groups: int) -> nn.Module:
         if backend == "kernel" and not kernels.available():
             raise Unavailable(f"no kernels here: {kernels.reason()}")
