@@ -79,11 +79,11 @@ struct ChannelsLast {
     return {unit.n, unit.c0, unit.c1, smaller(index * rows, unit.s1), smaller((index + 1) * rows, unit.s1)};
   }
 
-  template <class Body>
-  static void strips(const Job& job, const Part& part, Body body) {
+  template <int64_t ROWS, class Body>
+  static void blocks(const Job& job, const Part& part, Body body) {
     const int64_t base = part.n * job.s * job.c;
-    for (int64_t s = part.s0; s < part.s1; s += STRIP_VECTORS) {
-      const int rows = (int)smaller(STRIP_VECTORS, part.s1 - s);
+    for (int64_t s = part.s0; s < part.s1; s += ROWS) {
+      const int rows = (int)smaller(ROWS, part.s1 - s);
       const int64_t row = base + s * job.c;
       int64_t c = 0;
       for (; c + WIDTH <= job.c; c += WIDTH) body(Strip{c, s, row + c, job.c, rows, 0, WIDTH, rows});
@@ -91,16 +91,15 @@ struct ChannelsLast {
     }
   }
 
-  // As strips, for passes that write: in the order of memory, whole lines at a time.
+  template <class Body>
+  static void strips(const Job& job, const Part& part, Body body) {
+    blocks<STRIP_VECTORS>(job, part, body);
+  }
+
+  // As strips, a few positions at a time, which is nearly the order of memory: for passes over more than one tensor.
   template <class Body>
   static void in_order(const Job& job, const Part& part, Body body) {
-    const int64_t base = part.n * job.s * job.c;
-    const int64_t whole = job.c / WIDTH * WIDTH;
-    for (int64_t s = part.s0; s < part.s1; ++s) {
-      const int64_t row = base + s * job.c;
-      for (int64_t c = 0; c < whole; c += WIDTH) body(Strip{c, s, row + c, 0, 1, 0, WIDTH, 1});
-      if (whole < job.c) body(Strip{whole, s, row + whole, 0, 0, 1, (int)(job.c - whole), 1});
-    }
+    blocks<4>(job, part, body);
   }
 
   static int64_t first(const Job& job, const Part& part, int64_t c) { return part.n * job.s * job.c + c; }

@@ -439,7 +439,7 @@ int backward_passes(const Backward& given) {
         coefficients(job, part, room, ld, R::backward_coefficients, R::backward);
         float* kept = in_dx ? as_floats(dx) : room.stash;
         const int64_t base = in_dx ? 0 : L::first(job, unit, unit.c0);
-        L::strips(job, part, [&](const Strip& strip) {
+        L::in_order(job, part, [&](const Strip& strip) {
           F c[Row::max_coefficients], sums[J] = {};
           for (int i = 0; i < R::backward_coefficients; ++i) c[i] = L::coefficient(room.k + i * ld + strip.c);
           const bool keeps = in_dx || in_stash;
