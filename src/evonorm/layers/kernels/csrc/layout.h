@@ -63,6 +63,7 @@ struct ChannelsLast {
   static constexpr bool splits_channels = false;
 
   static V reduce(F sum) { return sum; }
+  static V one(F value) { return value; }  // of a value that is the same in all lanes of a channel
   static F coefficient(const float* k) { return load(k, All{}); }
   static V read(const float* from) { return load(from, All{}); }
   static void write(float* to, V value) { store(to, value, All{}); }
@@ -111,6 +112,7 @@ struct Contiguous {
   static constexpr bool splits_channels = true;
 
   static V reduce(F sum) { return sum_lanes(sum); }
+  static V one(F value) { return value[0]; }
   static F coefficient(const float* k) { return splat(*k); }
   static V read(const float* from) { return *from; }
   static void write(float* to, V value) { *to = value; }

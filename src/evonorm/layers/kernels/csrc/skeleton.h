@@ -104,30 +104,39 @@ struct Room {
 };
 
 // Moments of a chunk, about a shift per channel: room.mean becomes mean - shift, room.square the sum of squared
-// deviations. Within a strip the mean is subtracted before squaring, strips are merged by Chan's formula: a mean far
-// from zero costs no precision, nor does a first value far from the mean.
+// deviations. Each strip is summed about the mean of those before it, and merged by Chan's formula. So a mean far from
+// zero costs no precision, and where that mean misses the strip's own, what cancels is no more than what their distance
+// adds to the whole sum. The first strip, which has none before it, is read twice.
 template <class T, class L>
 void chunk_moments(const Job& job, const T* x, const Part& unit, const Part& part, Room& room) {
+  using V = typename L::V;
   for (int64_t c = part.c0; c < part.c1; ++c) {
     room.shift[c] = to_float(x[L::first(job, unit, c)]);
     room.mean[c] = room.square[c] = 0.0f;
   }
   L::strips(job, part, [&](const Strip& strip) {
     const F shift = L::coefficient(room.shift + strip.c);
-    F sums[4] = {};
-    each<4>(strip, [&](int64_t at, auto lanes, auto index) {
-      sums[index.value] += only(load(x + at, lanes) - shift, lanes);
-    });
     const float count = (float)strip.positions, before = (float)(strip.s - part.s0);
-    const typename L::V mean = L::reduce((sums[0] + sums[1]) + (sums[2] + sums[3])) * (1.0f / count);
-    const F centre = shift + (mean - F{});
-    F squares[4] = {};
+    const V old = L::read(room.mean + strip.c);
+    F centre = shift + (old - F{});
+    if (before == 0.0f) {
+      F sums[4] = {};
+      each<4>(strip, [&](int64_t at, auto lanes, auto index) {
+        sums[index.value] += only(load(x + at, lanes) - shift, lanes);
+      });
+      centre = shift + (L::reduce((sums[0] + sums[1]) + (sums[2] + sums[3])) * (1.0f / count) - F{});
+    }
+    F sums[4] = {}, squares[4] = {};
     each<4>(strip, [&](int64_t at, auto lanes, auto index) {
       const F d = only(load(x + at, lanes) - centre, lanes);
+      sums[index.value] += d;
       squares[index.value] = fma(d, d, squares[index.value]);
     });
-    const typename L::V square = L::reduce((squares[0] + squares[1]) + (squares[2] + squares[3]));
-    const typename L::V old = L::read(room.mean + strip.c), gap = mean - old;
+    const V sum = L::reduce((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    const V mean = sum * (1.0f / count);
+    const V square = L::reduce((squares[0] + squares[1]) + (squares[2] + squares[3])) - sum * mean;
+    // The centre was rounded: what it really is above the shift counts.
+    const V gap = mean + (L::one(centre - shift) - old);
     const float share = count / (before + count);
     L::write(room.mean + strip.c, old + gap * share);
     L::write(room.square + strip.c, L::read(room.square + strip.c) + square + gap * gap * (before * share));
