@@ -48,9 +48,10 @@ def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
         return "empty input"
     if row.native == "batch_norm" and setting.training and x.numel() == x.shape[1]:
         return "one value a channel, which has no variance"
-    if torch.compiler.is_exporting():
-        return "export, whose result other programs must run"
-    if not torch.compiler.is_compiling() and _transformed():
+    if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
+            return "export, whose result other programs must run"
+    elif _transformed():
         return "a torch.func transform"
     return _REASON
 
@@ -69,16 +70,13 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
 
         y, batch, count = replicas.evaluate(row, x, parameters, extra, setting)
     else:
-        y, _, batch = ops.FORWARD(
-            x,
-            parameters.get("weight"),
-            parameters.get("bias"),
-            extra,
-            given,
-            library.ROWS.index(row.name),
-            setting.groups,
-            setting.eps,
+        call = (
+            *(x, parameters.get("weight"), parameters.get("bias"), extra, given),
+            *(library.ROWS.index(row.name), setting.groups, setting.eps),
         )
+        if not torch.compiler.is_compiling() and not setting.training and _unwatched(x):
+            return ops.infer(*call)
+        y, _, batch = ops.FORWARD(*call)
         count = x.numel() // x.shape[1]
     if row.running and setting.training:
         _blend(row, parameters, batch, count, setting.momentum)
@@ -95,6 +93,12 @@ def warn_once() -> None:
     if why is not None and not _warned and not torch.compiler.is_compiling():
         _warned = True
         warnings.warn(f"evonorm: {why}; layers are composed of tensor operations, several times slower", stacklevel=4)
+
+
+def _unwatched(x: Tensor) -> bool:
+    """Whether neither autograd nor a mode of torch's dispatcher, nor a kind of tensor, must see torch.ops.evonorm."""
+    modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    return torch.is_inference_mode_enabled() and type(x) is Tensor and modes is not None and not modes()
 
 
 def _transformed() -> bool:

@@ -34,21 +34,31 @@ _library.define(
 BOTH_PHASES = 3
 
 
+_OF_BATCH = tuple(name.startswith(("evonorm-b", "bn-")) for name in library.ROWS)
+_OF_SAMPLE = tuple(not name.startswith("bn-") for name in library.ROWS)
+
+
 def of_batch(row: int) -> bool:
     """Whether the row has statistics over the batch."""
-    return library.ROWS[row].startswith(("evonorm-b", "bn-"))
+    return _OF_BATCH[row]
 
 
 def of_sample(row: int) -> bool:
     """Whether the row has statistics of each sample."""
-    return not library.ROWS[row].startswith("bn-")
+    return _OF_SAMPLE[row]
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    if x.dim() == 4:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).is_contiguous()
 
 
 def dense(x: Tensor) -> tuple[Tensor, bool]:
     """x, copied if it is in neither memory format, and whether it is channels-last."""
     if x.is_contiguous():
         return x, False
-    if x.movedim(1, -1).is_contiguous():
+    if _is_channels_last(x):
         return x, True
     return x.contiguous(), False
 
@@ -57,13 +67,35 @@ def alike(dy: Tensor, x: Tensor, channels_last: bool) -> Tensor:
     """dy in the memory format and dtype of x."""
     dy = dy.to(x.dtype)
     if channels_last:
-        return dy if dy.movedim(1, -1).is_contiguous() else dy.movedim(1, -1).contiguous().movedim(-1, 1)
+        return dy if _is_channels_last(dy) else dy.movedim(1, -1).contiguous().movedim(-1, 1)
     return dy.contiguous()
 
 
 def float32(parameter: Tensor | None) -> Tensor | None:
-    """A parameter as the kernels read it."""
-    return None if parameter is None else parameter.detach().to(torch.float32).contiguous()
+    """A parameter as the kernels read it. Raises ValueError if it is not on the CPU, as x is."""
+    if parameter is not None and not parameter.is_cpu:
+        raise ValueError(f"x is on cpu, a parameter on {parameter.device}: move the layer to the device of x")
+    if parameter is None or (parameter.dtype is torch.float32 and parameter.is_contiguous()):
+        return parameter
+    return parameter.detach().to(torch.float32).contiguous()
+
+
+def infer(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    extra: Tensor | None,
+    batch: Tensor | None,
+    row: int,
+    groups: int,
+    eps: float,
+) -> Tensor:
+    """y alone, of plain tensors in evaluation: forward without the dispatcher, which costs as much as a small map."""
+    x, channels_last = dense(x)
+    y = torch.empty_like(x)
+    parameters = (float32(weight), float32(bias), float32(extra))
+    library.forward(x, channels_last, row, groups, eps, batch is not None, *parameters, None, batch, y)
+    return y
 
 
 def _forward(

@@ -97,6 +97,14 @@ struct ChannelsLast {
     blocks<STRIP_VECTORS>(job, part, body);
   }
 
+  // Sums are taken in three steps, strip, segment and part, so that their rounding grows slowly.
+  static int64_t segments(const Part& part) { return divide_up(part.s1 - part.s0, 4 * STRIP_VECTORS); }
+
+  static Part segment(const Part& part, int64_t index) {
+    const int64_t from = part.s0 + index * 4 * STRIP_VECTORS;
+    return {part.n, part.c0, part.c1, from, smaller(from + 4 * STRIP_VECTORS, part.s1)};
+  }
+
   // As strips, a few positions at a time, which is nearly the order of memory: for passes over more than one tensor.
   template <class Body>
   static void in_order(const Job& job, const Part& part, Body body) {
@@ -145,6 +153,9 @@ struct Contiguous {
       }
     }
   }
+
+  static int64_t segments(const Part&) { return 1; }
+  static Part segment(const Part& part, int64_t) { return part; }
 
   template <class Body>
   static void in_order(const Job& job, const Part& part, Body body) {

@@ -34,8 +34,8 @@ Plan make_plan(const Job& job, int64_t group_size, bool meets) {
   plan.panels = divide_up(job.c, plan.panel);
   plan.units = job.n * plan.panels;
   plan.chunks = larger(1, L::chunks(job, plan.units, plan.panel));
-  const int64_t worth = larger(1, job.n * job.c * job.s / CHUNK_ELEMENTS);
-  plan.threads = (int)smaller(larger(1, job.threads), worth);
+  // One thread or all: libgomp ends the threads that a smaller team leaves over, and starts them again for the next.
+  plan.threads = job.n * job.c * job.s < 2 * CHUNK_ELEMENTS ? 1 : (int)larger(1, job.threads);
   const bool even = plan.units % plan.threads == 0 || plan.units >= 8 * plan.threads;
   plan.meets = meets || (plan.threads > 1 && !even && plan.chunks > 1);
   return plan;
@@ -87,11 +87,12 @@ struct Memory {
 
 // Per-channel arrays of one thread, each padded, and its stash. Zeroed once: lanes beyond the channels stay zero.
 struct Room {
-  static constexpr int ARRAYS = 16;
+  static constexpr int ARRAYS = 21;
   float *centre, *scale, *instance, *batch_std;  // see Channel
   float *alpha, *kappa, *lambda;
   float *shift, *mean, *square;
-  float* k;  // coefficients, one array after the other
+  float* k;     // coefficients, one array after the other
+  float* sums;  // of a segment, likewise
   float* stash;
 
   static int64_t floats(int64_t ld) { return ARRAYS * ld; }
@@ -99,6 +100,7 @@ struct Room {
   Room(float* start, int64_t ld, float* stash_) {
     float** arrays[] = {&centre, &scale, &instance, &batch_std, &alpha, &kappa, &lambda, &shift, &mean, &square, &k};
     for (float** array : arrays) *array = start, start += ld;
+    sums = k + Row::max_coefficients * ld;
     stash = stash_;
   }
 };
@@ -442,35 +444,42 @@ int backward_passes(const Backward& given) {
         const Part part = L::chunk(unit, k, plan.chunks);
         if (part.c0 == part.c1) return;
         float* to = merges ? partials + (u * plan.chunks + k) * J * ld : sums_of(unit.n);
-        const int64_t end = L::splits_channels ? part.c1 : ld;
-        for (int j = 0; j < J; ++j) memset(to + j * ld + part.c0, 0, sizeof(float) * (size_t)(end - part.c0));
         statistics<R>(job, unit, room);
         coefficients(job, part, room, ld, R::backward_coefficients, R::backward);
         float* kept = in_dx ? as_floats(dx) : room.stash;
         const int64_t base = in_dx ? 0 : L::first(job, unit, unit.c0);
-        L::in_order(job, part, [&](const Strip& strip) {
-          F c[Row::max_coefficients], sums[J] = {};
-          for (int i = 0; i < R::backward_coefficients; ++i) c[i] = L::coefficient(room.k + i * ld + strip.c);
-          const bool keeps = in_dx || in_stash;
-          each<1>(strip, [&](int64_t at, auto lanes, auto) {
-            const F h = R::slope(load(x + at, lanes), load(dy + at, lanes), c, sums);
-            if (R::stash && keeps) store(kept + (at - base), h, lanes);
+        const bool keeps = in_dx || in_stash;
+        const int64_t channels = part.c1 - part.c0;
+        for (int64_t segment = 0; segment < L::segments(part); ++segment) {
+          for (int j = 0; j < J; ++j) memset(room.sums + j * ld + part.c0, 0, sizeof(float) * (size_t)channels);
+          L::in_order(job, L::segment(part, segment), [&](const Strip& strip) {
+            F c[Row::max_coefficients], sums[J] = {};
+            for (int i = 0; i < R::backward_coefficients; ++i) c[i] = L::coefficient(room.k + i * ld + strip.c);
+            each<1>(strip, [&](int64_t at, auto lanes, auto) {
+              const F h = R::slope(load(x + at, lanes), load(dy + at, lanes), c, sums);
+              if (R::stash && keeps) store(kept + (at - base), h, lanes);
+            });
+            for (int j = 0; j < J; ++j) {
+              float* sum = room.sums + j * ld + strip.c;
+              L::write(sum, L::read(sum) + L::reduce(sums[j]));
+            }
           });
-          for (int j = 0; j < J; ++j) {
-            float* sum = to + j * ld + strip.c;
-            L::write(sum, L::read(sum) + L::reduce(sums[j]));
-          }
-        });
+          for (int j = 0; j < J; ++j)
+            for (int64_t c = j * ld + part.c0; c < j * ld + part.c1; ++c)
+              to[c] = segment ? to[c] + room.sums[c] : room.sums[c];
+        }
       },
       [&](const Part& unit, int64_t u, int thread) {
         if (!reduces) return;
         float* sums = sums_of(unit.n);
         if (merges) {
           const float* partial = partials + u * plan.chunks * J * ld;
-          for (int64_t i = 0; i < J * ld; ++i) {
-            float sum = partial[i];
-            for (int64_t k = 1; k < plan.chunks; ++k) sum += partial[k * J * ld + i];
-            sums[i] = sum;
+          for (int j = 0; j < J; ++j) {
+            for (int64_t i = j * ld; i < j * ld + job.c; ++i) {
+              float sum = partial[i];
+              for (int64_t k = 1; k < plan.chunks; ++k) sum += partial[k * J * ld + i];
+              sums[i] = sum;
+            }
           }
         }
         Room room = room_of(thread);
