@@ -31,6 +31,7 @@ OTHER = {
     "standardize": True,
     "dropout": 0.1,
     "precision": "bf16",
+    "backend": "kernel",
     "channels_last": False,
     "seeds": Seeds(model=1),
 }

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 
+from evonorm import names
 from evonorm.lab import records, training
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent
-from evonorm.lab.training import run_folder, train
+from evonorm.lab.training import resolve, run_folder, train
+from evonorm.layers import kernels
 from tests.lab.pictures import pictures
 
 CONFIG = TrainConfig(layer="evonorm-s0", groups=8, epochs=3, batch_size=16, precision="fp32", augment=True)
@@ -270,3 +272,14 @@ def test_json_files_are_strict_json(tmp_path: Path) -> None:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def test_ours_run_fused_and_the_rivals_as_torch_has_them() -> None:
+    """The comparison is with the BatchNorm that users have."""
+    fused = "kernel" if kernels.available() else "reference"
+    found = {layer: resolve(TrainConfig(layer=layer))[0].backend for layer in names()}
+    assert found == {layer: fused if layer.startswith(("evonorm", "frn")) else "reference" for layer in found}
+    with pytest.raises(
+        UserError, match="backend=kernel does not serve none here: none has no kernel; use backend=auto"
+    ):
+        resolve(TrainConfig(layer="none", backend="kernel"))

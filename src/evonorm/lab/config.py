@@ -60,6 +60,8 @@ class TrainConfig:
             dividing pixels by 255 alone.
         dropout: probability of dropping a feature before the classifier.
         precision: fp32, bf16 (autocast), or auto: bf16 where the processor computes in it fast.
+        backend: kernel (fused, on a CPU), reference (plain torch), or auto: the kernel where one serves, but torch's
+            own BatchNorm and GroupNorm, which is what the others are compared with.
         channels_last: keep activations in channels-last memory order.
         device: cpu, cuda, or auto: cuda where there is one.
         seeds: where randomness enters.
@@ -86,6 +88,7 @@ class TrainConfig:
     standardize: bool = False
     dropout: float = 0.5
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    backend: Literal["auto", "kernel", "reference"] = "auto"
     channels_last: bool = True
     device: str = "auto"
     seeds: Seeds = field(default_factory=Seeds)
@@ -101,11 +104,18 @@ class TrainConfig:
             _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
         _require(self, "norm_momentum", lambda value: 0 <= value <= 1, "in [0, 1]")
 
-    def resolved(self, *, precision: Literal["fp32", "bf16"], grouped: bool, eps: float) -> TrainConfig:
+    def resolved(
+        self,
+        *,
+        precision: Literal["fp32", "bf16"],
+        grouped: bool,
+        eps: float,
+        backend: Literal["kernel", "reference"] = "reference",
+    ) -> TrainConfig:
         """Every default that depends on another field or on the machine filled in: what really runs.
 
-        precision: what `auto` means on this machine. grouped, eps: whether the layer has group statistics, and its
-        own epsilon.
+        precision, backend: what `auto` means on this machine. grouped, eps: whether the layer has group statistics, and
+        its own epsilon.
         """
         sgd = self.optimizer == "sgd"
         return replace(
@@ -116,6 +126,7 @@ class TrainConfig:
             decay=self.decay if self.decay is not None else (1e-2 / self.epochs if sgd else 0.0),
             momentum=self.momentum if sgd else 0.0,
             precision=precision if self.precision == "auto" else self.precision,
+            backend=backend if self.backend == "auto" else self.backend,
         )
 
 

@@ -14,6 +14,7 @@ import torch
 
 import evonorm
 from evonorm.lab.errors import UserError
+from evonorm.layers import kernels
 
 
 def choose_device(name: str) -> torch.device:
@@ -70,6 +71,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.instructions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
 

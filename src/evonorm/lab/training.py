@@ -23,7 +23,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent, Watch
 from evonorm.lab.seeding import derive, generator
 from evonorm.lab.stopping import locked, stop_requests
-from evonorm.layers import table
+from evonorm.layers import kernels, table
 from evonorm.models import MiniInception
 
 CHECKPOINT_SECONDS = 120.0
@@ -39,7 +39,7 @@ class Diverged(Exception):
 
 
 def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfig, torch.device]:
-    """What really runs on this machine. Raises UserError for a layer or a device that is not there."""
+    """What really runs on this machine. Raises UserError for a layer, a device or a kernel that is not there."""
     try:
         row = table.get(config.layer)
     except ValueError as error:
@@ -48,7 +48,14 @@ def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfi
     precision, why = machine.fast_precision(device)
     if watch is not None and config.precision == "auto":
         watch.say(f"precision {precision}: {why}")
-    return config.resolved(precision=precision, grouped=row.grouped, eps=row.eps), device
+    unserved = kernels.serves(row, device)
+    if config.backend == "kernel" and unserved is not None:
+        raise UserError(f"backend=kernel does not serve {row.name} here: {unserved}; use backend=auto or reference")
+    fused = unserved is None and row.native is None
+    resolved = config.resolved(
+        precision=precision, grouped=row.grouped, eps=row.eps, backend="kernel" if fused else "reference"
+    )
+    return resolved, device
 
 
 def run_folder(config: TrainConfig, dataset: ImageDataset, out: Path) -> Path:
@@ -112,6 +119,7 @@ class _Run:
             eps=config.norm_eps,
             momentum=config.norm_momentum,
             dropout=config.dropout,
+            backend=config.backend,
             generator=generator(config.seeds.model, "weights"),
         ).to(device=device, memory_format=inputs.memory_format(config))  # type: ignore[call-overload]
         self.optimizer = optimizers.make(config, self.model.parameters())

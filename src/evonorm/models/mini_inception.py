@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
 
 MakeLayer = Callable[[int], NormActivation]
@@ -52,10 +53,10 @@ class Downsample(nn.Module):
 class MiniInception(nn.Module):
     """The report's network: (N, 3, 32, 32) -> logits (N, classes).
 
-    layer, eps, momentum: as in NormActivation, at all 19 sites. groups: of the layers that have them; where it does not
-    divide a width (32 divides neither 48, 80, 112 nor 176), fit_groups takes the largest divisor below, as the paper's
-    code does, and without it that is a ValueError. generator: source of the initial weights (Glorot uniform; biases are
-    zero). With ten classes 1,649,402 trainable parameters and those of the layers.
+    layer, eps, momentum, backend: as in NormActivation, at all 19 sites. groups: of the layers that have them; where it
+    does not divide a width (32 divides neither 48, 80, 112 nor 176), fit_groups takes the largest divisor below, as the
+    paper's code does, and without it that is a ValueError. generator: source of the initial weights (Glorot uniform;
+    biases are zero). With ten classes 1,649,402 trainable parameters and those of the layers.
     Source: github.com/sayakpaul/EvoNorms-in-TensorFlow-2.
     """
 
@@ -69,12 +70,15 @@ class MiniInception(nn.Module):
         eps: float | None = None,
         momentum: float = 0.1,
         dropout: float = 0.5,
+        backend: Backend = "auto",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
 
         def make(channels: int) -> NormActivation:
-            return NormActivation(channels, layer, groups=groups, fit_groups=fit_groups, eps=eps, momentum=momentum)
+            return NormActivation(
+                channels, layer, groups=groups, fit_groups=fit_groups, eps=eps, momentum=momentum, backend=backend
+            )
 
         self.stem = ConvNormAct(3, 96, 3, make)
         self.inception1 = Inception(96, 32, 32, make)

@@ -34,12 +34,20 @@ def instructions() -> str:
     return library.instructions()
 
 
-def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
-    """None if the kernels serve this row for this x, else the reason why not."""
+def serves(row: NormAct, device: torch.device) -> str | None:
+    """None if there is a kernel for this row on this device, else the reason why not."""
     if row.name not in library.ROWS:
         return f"{row.name} has no kernel"
-    if x.device.type != "cpu":
-        return f"x on {x.device.type}; the kernels are for the CPU"
+    if device.type != "cpu":
+        return f"x on {device.type}; the kernels are for the CPU"
+    return _REASON
+
+
+def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
+    """None if the kernels serve this row for this x, else the reason why not."""
+    why = serves(row, x.device)
+    if why is not None:
+        return why
     if x.dtype not in DTYPES:
         return f"{str(x.dtype).removeprefix('torch.')} input; the kernels take float32 and bfloat16"
     if not setting.activate:
@@ -53,7 +61,7 @@ def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
             return "export, whose result other programs must run"
     elif _transformed():
         return "a torch.func transform"
-    return _REASON
+    return None
 
 
 def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:
