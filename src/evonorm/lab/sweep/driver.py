@@ -196,9 +196,9 @@ class _Driver:
             return
         del self._running[message.number]
         if attempt.metrics is not None:
-            attempt.metrics.flush()
-            os.fsync(attempt.metrics.fileno())
-            attempt.metrics.close()
+            with attempt.metrics as file:
+                file.flush()
+                os.fsync(file.fileno())
         if isinstance(message, Lost):
             self._failed(attempt, message.reason, death=True, stopping=stopping)
         elif isinstance(message, Ended):

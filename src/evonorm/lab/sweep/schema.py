@@ -360,8 +360,9 @@ def _number(value: Any, at: str, notes: list[str]) -> float:
             raise UserError(f"{at}: {_shown(value)} must be a number") from None
         if not math.isfinite(number):
             raise UserError(f"{at}: {_shown(value)} must be a finite number")
-        notes.append(f"{at}: the text {_shown(value)} is taken for the number {number!r}")
-        return int(value) if re.fullmatch(r"[-+]?\d+", value) else number
+        whole = re.fullmatch(r"[-+]?\d+", value)
+        notes.append(f"{at}: the text {_shown(value)} is taken for the number {value}")
+        return int(value) if whole else number
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(f"{at}: {_shown(value)} must be a finite number")
     return value
