@@ -192,6 +192,52 @@ def test_a_full_disk_stops_it_and_leaves_it_whole(tmp_path: Path, monkeypatch: p
     assert [t.status for t in quiet(config(run_cap=4), toys.parabola, tmp_path, workers=0).trials] == ["finished"] * 4
 
 
+def test_a_trial_that_finds_the_disk_full_is_not_its_fault(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No space left on device; make room and repeat the command"):
+        quiet(config(parameters={"kind": {"value": "no room"}}), toys.troubled, tmp_path, workers=0)
+    assert [trial.status for trial in journal.read_trials(tmp_path)] == ["waiting"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make the folder .*; choose another --out"):
+        quiet(config(run_cap=1), toys.parabola, tmp_path / "file" / "out", workers=0)
+
+
+def test_bayes_with_trials_running_beside(tmp_path: Path) -> None:
+    bayes = config(method="bayes", parameters={"x": {"min": 0.0, "max": 1.0}, "o": {"values": [1, 2, 3]}})
+    result = quiet(bayes, toys.parabola, tmp_path, workers=2, trials=16)
+    assert len({trial.parameters["x"] for trial in result.trials}) == 16
+    assert result.best is not None
+    assert result.best.value is not None
+    assert result.best.value < 0.01
+
+
+def test_imputation() -> None:
+    def trial(number: int, status: str, *history: float) -> journal.Trial:
+        best = min(history, default=None)
+        return journal.Trial(number, {}, status=status, value=best, history=list(history))
+
+    trials = [
+        trial(0, "finished", 3.0, 1.0, 2.0),
+        trial(1, "failed", 7.0, 5.0, 6.0),
+        trial(2, "diverged"),
+        trial(3, "running", 9.0),
+    ]
+    for impute, expected in {"worst": [1, 7, 7], "best": [1, 5, 0], "latest": [1, 6, 0]}.items():
+        metric = schema.parse(config(metric=LOSS | {"impute": impute})).metric
+        assert metric is not None
+        assert suggest.imputed(trials, metric) == dict(enumerate(expected))
+
+
+def test_workers_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "cores", lambda: 8)
+    for free, workers in {100.0: 8, 11.0: 3, 1.0: 1, None: 8}.items():
+        monkeypatch.setattr(executors, "_free_gigabytes", lambda free=free: free)
+        assert executors.default_workers(3.5) == workers
+    assert executors.default_workers(None) == 8
+
+
 def test_ctrl_c_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = schema.parse(config(run_cap=3))
     threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()

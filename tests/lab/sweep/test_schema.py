@@ -109,6 +109,10 @@ PARAMETER = [
     ([1, 2], "parameters.lr: [1, 2] must be a mapping, as in `lr: {values: ...}`"),
     ({"parameters": {}}, "parameters.lr.parameters: empty"),
     ({"parameters": {"a": {"value": 1}}, "value": 1}, "parameters.lr.value: cannot stand beside `parameters`"),
+    (
+        {"parameters": {"a.b": {"value": 1}, "a": {"parameters": {"b": {"value": 1}}}}},
+        "is called lr.a.b, as parameters.lr",
+    ),
     ({"parameters": {"a": {"min": 2, "max": 1}}}, "parameters.lr.parameters.a.min: 2 must be below max 1"),
 ]
 

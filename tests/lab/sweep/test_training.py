@@ -39,6 +39,7 @@ def test_parameters_become_a_config() -> None:
         ({"epochs": {"values": [3, 2.5]}}, "parameters.epochs.values[1]: epochs takes int: got 2.5"),
         ({"epochs": {"values": [3, 0]}}, "parameters.epochs.values[1]: epochs must be at least 1"),
         ({"optimizer": {"values": ["adam", "rms"]}}, "optimizer must be one of sgd, adam: got 'rms'"),
+        ({"layer": {"values": ["bn-relu", "evonorm-z"]}}, "parameters.layer.values[1]: no layer is called 'evonorm-z'"),
         ({"augment": {"values": ["maybe"]}}, "parameters.augment: augment takes bool: got 'maybe'"),
         ({"dropout": {"min": 0.0, "max": 1.5}}, "parameters.dropout: dropout must be in [0, 1)"),
         ({"epochs": {"min": 1.0, "max": 9.0}}, "parameters.epochs: epochs takes int"),
@@ -96,7 +97,7 @@ def test_a_diverged_trial_counts_as_worst(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_reports_sweep_goes_on_after_kill_9(tmp_path: Path) -> None:
     """Killed in the middle of a trial, driver and all; the repeated command ends as one that nobody killed."""
-    options = [*TINY, "epochs=4"]
+    options = [*TINY, "epochs=2"]
 
     def command(out: str) -> list[str]:
         arguments = ["sweep", str(REPORT), "--out", str(tmp_path / out), "--workers", "1", "--trials", "2"]
@@ -104,7 +105,7 @@ def test_the_reports_sweep_goes_on_after_kill_9(tmp_path: Path) -> None:
 
     process = subprocess.Popen(command("killed"))
     deadline = time.monotonic() + 120
-    while not any(len(list(records.read_metrics(path.parent))) >= 2 for path in runs(tmp_path / "killed")):
+    while not any(len(list(records.read_metrics(path.parent))) >= 1 for path in runs(tmp_path / "killed")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -51,6 +52,8 @@ def troubled(parameters: dict[str, Any]) -> Any:
         return {"accuracy": 1.0}
     if kind == "exits":
         sys.exit("enough")
+    if kind == "no room":
+        raise OSError(errno.ENOSPC, "No space left on device")
     log(loss=2.0, kind=kind)
     return None
 

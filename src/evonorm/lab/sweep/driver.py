@@ -182,7 +182,7 @@ class _Driver:
 
     def _start(self, trial: Trial) -> None:
         folder = trial_folder(self._folder, trial.number)
-        trial.status = "running"
+        trial.status, trial.value, trial.history = "running", None, []
         (folder / METRICS).unlink(missing_ok=True)  # of an attempt that did not end
         self._running[trial.number] = _Attempt(trial, time.monotonic())
         self._executor.submit(Job(trial.number, trial.parameters, folder, self._folder))
@@ -231,6 +231,8 @@ class _Driver:
 
     def _ended(self, attempt: _Attempt, outcome: Outcome, *, stopping: bool) -> None:
         metric = self._sweep.metric
+        if outcome.status == "no room":
+            raise UserError(f"trial {attempt.trial.number}: {outcome.error}; make room and repeat the command")
         if outcome.status == "failed":
             self._failed(attempt, outcome.error or "it failed without a word", death=False, stopping=stopping)
         elif outcome.status == "stopped" and not attempt.pruned:

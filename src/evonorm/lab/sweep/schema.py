@@ -138,6 +138,10 @@ def parse(content: Any) -> Sweep:
     if "parameters" not in top:
         raise UserError("parameters: missing; name at least one, as in `parameters: {lr: {min: 0.001, max: 0.1}}`")
     parameters = tuple(_parameters(top["parameters"], (), notes))
+    by_name = {parameter.name: parameter for parameter in parameters}
+    for parameter in parameters:
+        if (other := by_name[parameter.name]) is not parameter:
+            raise UserError(f"{parameter.place}: is called {parameter.name}, as {other.place} is; rename one")
     method = _method(top, metric, parameters)
     early = _hyperband(top["early_terminate"], metric, notes) if "early_terminate" in top else None
     return Sweep(

@@ -110,7 +110,7 @@ def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
 
 def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
     """Tries every value a trial may get, before any runs. Returns notes; raises UserError with the value's path."""
-    config_of(fixed)
+    _check_layer(config_of(fixed).layer)
     notes = []
     for parameter in sweep.parameters:
         distribution = parameter.distribution
@@ -118,7 +118,7 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
         for place, value in enumerate(tried):
             at = parameter.place + (f".values[{place}]" if len(distribution.values) > 1 else "")
             try:
-                config_of({parameter.name: value})
+                _check_layer(config_of({parameter.name: value}).layer)
             except UserError as error:
                 raise UserError(f"{at}: {error}") from None
         if not distribution.choices and int in _types(parameter.name) and not isinstance(tried[0], int):
@@ -138,6 +138,17 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
             f"metric.name: training reports no {sweep.metric.name!r}{suggestion}; it reports {', '.join(METRICS)}"
         )
     return notes
+
+
+def _check_layer(name: str) -> None:
+    if name == TrainConfig.layer:
+        return
+    from evonorm.layers import table
+
+    try:
+        table.get(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def names() -> list[str]:

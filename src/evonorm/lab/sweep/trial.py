@@ -23,7 +23,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: finished, diverged, stopped (asked to) or failed. run: its run folder's name, if any."""
+    """How an attempt ended: finished, diverged, stopped (asked to), failed, or no room (on the disk).
+
+    run: its run folder's name, if any.
+    """
 
     status: str
     error: str | None = None
