@@ -35,8 +35,9 @@ def test_the_board_shows_it_all() -> None:
         console.print(board)
     shown = captured.get()
     assert "3 of 5 trials, 1 finished, 1 diverged, 1 failed, 0 s left" in shown
-    assert "best loss 0.5, trial 0: lr=0.25 deep.n=3" in shown
-    running = next(line.split() for line in shown.splitlines() if line.startswith("2 "))
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert "best loss 0.5, trial 0: lr=0.25 deep.n=3" in lines
+    running = next(line.split() for line in lines if line.startswith("2 "))
     assert running == ["2", "3", "2", "lr=0.75"]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -146,19 +146,21 @@ class Board(_Progress):
         self._running = [trial for trial in trials.values() if trial.status == "running"]
 
     def __rich__(self) -> RenderableType:
-        lines: list[RenderableType] = [Text(self._line(), "bold")]
+        # A grid, not a Group: a progress bar does not end its line.
+        board = Table.grid(expand=True)
+        board.add_row(Text(self._line(), "bold"))
         if self._limit is not None:
-            lines.append(ProgressBar(total=max(1, self._limit), completed=self._counts.total()))
+            board.add_row(ProgressBar(total=max(1, self._limit), completed=self._counts.total()))
         if best := self._best_line():
-            lines.append(Text(best, "green"))
+            board.add_row(Text(best, "green"))
         if self._running:
             table = Table("running", "latest", "reports", "parameters", box=None, padding=(0, 2, 0, 0))
             for trial in self._running[:16]:
                 latest = f"{trial.history[-1]:.6g}" if trial.history else ""
                 parameters = shown_parameters(trial.parameters)
                 table.add_row(str(trial.number), latest, str(len(trial.history)), Text(parameters))
-            lines.append(table)
-        return Group(*lines)
+            board.add_row(table)
+        return board
 
     def end(self) -> None:
         """Nothing is left to say: the board stays."""
