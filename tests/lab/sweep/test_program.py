@@ -153,7 +153,8 @@ def test_nothing_is_left_running(here: Path) -> None:
         assert driver.wait(timeout=30) == (cli.INTERRUPTED if number == signal.SIGINT else -signal.SIGKILL)
         pids = [int(pid) for pid in Path("pids").read_text().split()]
         until(lambda pids=pids: not any(alive(pid) for pid in pids))
-    assert [trial.status for trial in journal.read_trials(here / "out")] == ["waiting"] * 2
+        statuses = {trial.status for trial in journal.read_trials(here / "out")}
+        assert statuses == {"waiting" if number == signal.SIGINT else "running"}
 
 
 def until(holds: Any, seconds: float = 20.0) -> None:

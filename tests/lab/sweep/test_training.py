@@ -19,7 +19,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.sweep import journal, schema, training
 from evonorm.lab.sweep.training import check, config_of
 
-TINY = ["--data", "digits", "--set", "train_images=20", "test_images=10", "batch_size=20", "precision=fp32"]
+TINY = ["--data", "digits", "--set", "train_images=10", "test_images=10", "batch_size=10", "precision=fp32"]
 TIMES = ("seconds", "images_per_second")
 REPORT = Path(__file__).parents[3] / "examples" / "report_sweep.yaml"
 

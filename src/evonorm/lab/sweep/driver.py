@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -121,9 +122,11 @@ class _Driver:
 
     def close(self) -> None:
         for attempt in self._running.values():
-            attempt.trial.status = "waiting"
             if attempt.metrics is not None:
-                attempt.metrics.close()
+                with contextlib.suppress(OSError):
+                    attempt.metrics.close()
+            with contextlib.suppress(OSError):
+                self._journal.stopped(attempt.trial)
         self._journal.close()
 
     def go(self, stop_requested: Callable[[], bool]) -> bool:
@@ -182,7 +185,8 @@ class _Driver:
 
     def _start(self, trial: Trial) -> None:
         folder = trial_folder(self._folder, trial.number)
-        trial.status, trial.value, trial.history = "running", None, []
+        self._journal.started(trial)
+        trial.value, trial.history = None, []
         (folder / METRICS).unlink(missing_ok=True)  # of an attempt that did not end
         self._running[trial.number] = _Attempt(trial, time.monotonic())
         self._executor.submit(Job(trial.number, trial.parameters, folder, self._folder))
@@ -232,11 +236,13 @@ class _Driver:
     def _ended(self, attempt: _Attempt, outcome: Outcome, *, stopping: bool) -> None:
         metric = self._sweep.metric
         if outcome.status == "no room":
+            with contextlib.suppress(OSError):
+                self._journal.stopped(attempt.trial)
             raise UserError(f"trial {attempt.trial.number}: {outcome.error}; make room and repeat the command")
         if outcome.status == "failed":
             self._failed(attempt, outcome.error or "it failed without a word", death=False, stopping=stopping)
         elif outcome.status == "stopped" and not attempt.pruned:
-            attempt.trial.status = "waiting"
+            self._journal.stopped(attempt.trial)
             self._waiting.insert(0, attempt.trial)
         elif outcome.status == "diverged":
             self._end(attempt, "diverged", run=outcome.run, error=outcome.error)
@@ -253,7 +259,7 @@ class _Driver:
     def _failed(self, attempt: _Attempt, error: str, *, death: bool, stopping: bool) -> None:
         trial = attempt.trial
         if stopping:  # what a stop breaks is not the trial's fault
-            trial.status = "waiting"
+            self._journal.stopped(trial)
             self._waiting.insert(0, trial)
             return
         self._journal.attempt_failed(trial, error, death=death)

@@ -1,7 +1,7 @@
 """What happened to each trial, as an append-only file that outlives any crash.
 
 sweep.json                  the sweep, its seed and what it runs: what a repeated command must agree with
-trials.jsonl                one line an event, forced to the disk: a trial is drawn, fails, ends. One writer, the driver
+trials.jsonl                one line an event: a trial is drawn, starts, stops, fails, ends. One writer, the driver
 trials/<number>/            metrics.jsonl (a line a report) and log.txt (what the trial printed)
 
 A line torn by a crash is cut off when the file is next opened. A trial's parameters are on the disk before it starts,
@@ -29,7 +29,8 @@ ENDED = ("finished", "pruned", "diverged", "failed")
 class Trial:
     """One trial as the journal tells it.
 
-    status: waiting, running, or one of ENDED (pruned: stopped by early_terminate). point: where in [0, 1] each searched
+    status: waiting, running (also where the driver died without a word), or one of ENDED (pruned: stopped by
+    early_terminate). point: where in [0, 1] each searched
     parameter was drawn, by name. value: the metric's best finite value; history: all of them, in order. metrics: the
     last report. errors, deaths: attempts that failed, and whose process died. run: name of the run folder, if any.
     """
@@ -74,11 +75,14 @@ def read_trials(folder: Path) -> list[Trial]:
 
 
 class Journal:
-    """The driver's pen: every event is on the disk before the method returns, and in `trials`."""
+    """The driver's pen: every event is in the file, and in `trials`, before the method returns."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trials = {trial.number: trial for trial in read_trials(folder)}
+        for trial in self.trials.values():
+            if not trial.ended:
+                trial.status = "waiting"
         self._file = _opened(folder / TRIALS)
 
     def close(self) -> None:
@@ -89,6 +93,14 @@ class Journal:
         """A new trial, before it starts."""
         self._write({"event": "drawn", "number": number, "parameters": parameters, "point": point})
         return self.trials[number]
+
+    def started(self, trial: Trial) -> None:
+        """An attempt begins."""
+        self._write({"event": "started", "number": trial.number}, lasting=False)
+
+    def stopped(self, trial: Trial) -> None:
+        """An attempt was ended before its time; the trial waits for another."""
+        self._write({"event": "stopped", "number": trial.number}, lasting=False)
 
     def attempt_failed(self, trial: Trial, error: str, *, death: bool) -> None:
         """An attempt failed; the trial may be tried again."""
@@ -121,12 +133,14 @@ class Journal:
             }
         )
 
-    def _write(self, event: Mapping[str, Any]) -> None:
+    def _write(self, event: Mapping[str, Any], *, lasting: bool = True) -> None:
+        """lasting: on the disk before this returns; what only tells where a sweep stands need not be."""
         line = records.dumps(event).encode() + b"\n"
         whole = self._file.tell()
         try:
             self._file.write(line)
-            os.fsync(self._file.fileno())
+            if lasting:
+                os.fsync(self._file.fileno())
         except OSError:
             # A full disk: no half line stays, so that what is there can be read and gone on with.
             os.ftruncate(self._file.fileno(), whole)
@@ -147,6 +161,8 @@ def _replay(trials: dict[int, Trial], event: Mapping[str, Any]) -> None:
     number, kind = event["number"], event["event"]
     if kind == "drawn":
         trials[number] = Trial(number, dict(event["parameters"]), dict(event["point"]))
+    elif kind in ("started", "stopped"):
+        trials[number].status = "running" if kind == "started" else "waiting"
     elif kind == "attempt_failed":
         trial = trials[number]
         trial.error, trial.status = event["error"], "waiting"
