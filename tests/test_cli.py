@@ -21,7 +21,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "evonorm", *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["reproduce"], ["report"], ["bench"], ["layers"]])
+COMMANDS = [[], ["train"], ["reproduce"], ["sweep"], ["sweep", "run"], ["report"], ["bench"], ["layers"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])

@@ -14,7 +14,15 @@ import evonorm
 SOURCE = Path(evonorm.__file__).parent
 WINGS = ["layers", "models", "lab", "search", "cli"]
 # Nothing after the record touches torch, and parsing a command line does not either.
-WITHOUT_TORCH = ["lab/config.py", "lab/errors.py", "lab/records.py", "lab/experiments.py", "lab/report", "cli.py"]
+WITHOUT_TORCH = [
+    "lab/config.py",
+    "lab/errors.py",
+    "lab/records.py",
+    "lab/experiments.py",
+    "lab/report",
+    "lab/sweep",
+    "cli.py",
+]
 CORE_NEEDS = {"torch", "evonorm"}
 
 
@@ -71,7 +79,12 @@ def modules_after(statement: str) -> set[str]:
 def test_help_imports_neither_torch_nor_numpy() -> None:
     """What makes `evonorm --help` answer at once."""
     loaded = modules_after("import evonorm.cli; evonorm.cli.build_parser().format_help()")
-    assert not loaded & {"torch", "numpy", "plotly", "sklearn", "PIL"}
+    assert not loaded & {"torch", "numpy", "plotly", "sklearn", "PIL", "optuna", "evonorm.lab.sweep"}
+
+
+def test_a_sweep_of_programs_starts_without_torch() -> None:
+    loaded = modules_after("import evonorm.lab.sweep.command, evonorm.lab.sweep.executors")
+    assert not loaded & {"torch", "numpy", "scipy", "optuna"}
 
 
 def test_import_evonorm_loads_only_what_is_used() -> None:

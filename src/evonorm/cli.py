@@ -86,6 +86,13 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--out", default="runs", help="folder for the run's folder")
     commands.add_subcommand("train", train, help="one training run")
 
+    sweep = ArgumentParser(
+        description="Run a W&B sweep file, YAML or JSON, without a server: `evonorm sweep FILE --out FOLDER` is short "
+        "for `evonorm sweep run`. Repeat the command to go on: no trial is drawn twice, none that ended is lost."
+    )
+    commands.add_subcommand("sweep", sweep, help="a W&B sweep file, run without a server")
+    _add_sweep_commands(sweep)
+
     report = ArgumentParser(description="Write the page of the runs in a folder: one self-contained HTML file.")
     report.add_argument("runs", help="folder of runs, as --out of reproduce or train")
     report.add_argument("-o", "--output", default="report.html", help="the page")
@@ -109,6 +116,42 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def _add_sweep_commands(sweep: ArgumentParser) -> None:
+    commands = sweep.add_subcommands(required=True, metavar="COMMAND")
+
+    run = ArgumentParser(
+        description="Run the trials of a sweep file: of its `program`, or, without one, of this lab's training, whose "
+        "options (`evonorm train --help`) the file's parameters name."
+    )
+    run.add_argument("file", metavar="FILE", help="W&B sweep configuration, YAML or JSON")
+    run.add_argument("--out", required=True, metavar="FOLDER", help="folder of the sweep and its trials")
+    run.add_argument(
+        "--workers", type=int | None, default=None, help="trials at once; default: one a core, as memory allows"
+    )
+    run.add_argument("--seed", type=int | None, default=None, help="of the draws; default: 0, or what the folder has")
+    run.add_argument("--trials", type=int | None, default=None, help="at most so many trials, earlier ones counted")
+    run.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
+    run.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="options of training for every trial, in the place of the file's, as in --set epochs=3 train_images=1000",
+    )
+    commands.add_subcommand("run", run, help="run a sweep file, or go on with it")
+
+    status = ArgumentParser(description="Where a sweep stands: how many trials, which is best, which failed and why.")
+    status.add_argument("folder", metavar="FOLDER", help="--out of the sweep")
+    commands.add_subcommand("status", status, help="where a sweep stands")
+
+    best = ArgumentParser(description="The parameters of a sweep's best trial, as JSON.")
+    best.add_argument("folder", metavar="FOLDER", help="--out of the sweep")
+    best.add_argument(
+        "--as_args", action="store_true", help="as options of a command: --learning_rate=0.01 --epochs=10"
+    )
+    commands.add_subcommand("best", best, help="the best trial's parameters")
+
+
 def _field_help(name: str) -> str:
     """What TrainConfig's docstring says of a field."""
     import docstring_parser
@@ -121,6 +164,8 @@ def _normalized(arguments: list[str]) -> list[str]:
     """--train-images as --train_images, and a switch alone, --augment, as --augment true."""
     hints = typing.get_type_hints(TrainConfig)
     switches = {f"--{field.name}" for field in dataclasses.fields(TrainConfig) if hints[field.name] is bool}
+    if arguments[:1] == ["sweep"] and arguments[1:] and arguments[1] not in _SWEEP_WORDS:
+        arguments = ["sweep", "run", *arguments[1:]]
     normalized = []
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -183,6 +228,49 @@ def _reproduce(options: Any) -> int:
     return FAILED if any(run.status == "failed" for run in runs) else 0
 
 
+def _sweep(options: Any) -> int:
+    command = options.subcommand
+    return {"run": _sweep_run, "status": _sweep_status, "best": _sweep_best}[command](options[command])
+
+
+def _sweep_run(options: Any) -> int:
+    from rich.console import Console
+
+    from evonorm.lab.sweep import command, view
+
+    console = Console()
+    chosen = command.read(Path(options.file), data=options.data, settings=options.set)
+    target = command.target(chosen, Path(options.file), load=lambda source: _load(source, console))
+    with view.shown(console) as watch:
+        result = command.run(
+            chosen,
+            target,
+            Path(options.out),
+            workers=options.workers,
+            seed=options.seed,
+            trials=options.trials,
+            view=watch,
+        )
+    if result.stopped:
+        console.print("stopped; repeat the command to go on", markup=False)
+        return INTERRUPTED
+    return FAILED if any(trial.status == "failed" for trial in result.trials) else 0
+
+
+def _sweep_status(options: Any) -> int:
+    from evonorm.lab.sweep import command
+
+    print(command.status(Path(options.folder)))
+    return 0
+
+
+def _sweep_best(options: Any) -> int:
+    from evonorm.lab.sweep import command
+
+    print(command.best(Path(options.folder), as_args=options.as_args))
+    return 0
+
+
 def _report(options: Any) -> int:
     from evonorm.lab.report import page
 
@@ -225,4 +313,12 @@ def _load(source: str | None, console: Console) -> ImageDataset:
     return dataset
 
 
-_COMMANDS = {"reproduce": _reproduce, "train": _train, "report": _report, "bench": _bench, "layers": _layers}
+_COMMANDS = {
+    "reproduce": _reproduce,
+    "train": _train,
+    "sweep": _sweep,
+    "report": _report,
+    "bench": _bench,
+    "layers": _layers,
+}
+_SWEEP_WORDS = ("run", "status", "best", "-h", "--help")

@@ -77,19 +77,19 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
 def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Adds one epoch, on the disk before this returns."""
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(_dumps(metrics) + "\n")
+        file.write(dumps(metrics) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def rewrite_metrics(folder: Path, epochs: Iterable[Mapping[str, Any]]) -> None:
     """Replaces metrics.jsonl by these epochs, at once."""
-    write_atomically(folder / "metrics.jsonl", "".join(_dumps(epoch) + "\n" for epoch in epochs).encode())
+    write_atomically(folder / "metrics.jsonl", "".join(dumps(epoch) + "\n" for epoch in epochs).encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file at once: a reader sees the old one or the new one, never half of it."""
-    write_atomically(path, (_dumps(content, indent=2) + "\n").encode())
+    write_atomically(path, (dumps(content, indent=2) + "\n").encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -121,7 +121,8 @@ def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, A
     return content
 
 
-def _dumps(content: Any, indent: int | None = None) -> str:
+def dumps(content: Any, indent: int | None = None) -> str:
+    """JSON in which NaN and infinity are null."""
     return json.dumps(_finite(content), indent=indent, allow_nan=False, ensure_ascii=False)
 
 

@@ -14,14 +14,14 @@ from evonorm.lab.errors import UserError
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the run folder for this process. Raises UserError if another one does."""
+def locked(folder: Path, who: str = "another process is training in") -> Iterator[None]:
+    """Holds a run's or sweep's folder for this process. Raises UserError, beginning with `who`, if another one does."""
     lock = filelock.FileLock(folder / "lock")
     try:
         with lock.acquire(timeout=0):
             yield
     except filelock.Timeout:
-        raise UserError(f"another process is training in {folder}; wait for it, or choose another --out") from None
+        raise UserError(f"{who} {folder}; wait for it, or choose another --out") from None
 
 
 @contextmanager

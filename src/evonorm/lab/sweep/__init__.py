@@ -1,0 +1,59 @@
+"""Sweeps: any W&B sweep file, without a server. `run` from Python, `log` from inside a trial."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evonorm.lab.sweep.trial import log
+
+if TYPE_CHECKING:
+    from evonorm.lab.sweep.driver import Result
+    from evonorm.lab.sweep.schema import Sweep
+
+__all__ = ["log", "run"]
+
+
+def run(
+    config: Sweep | Mapping[str, Any] | str | os.PathLike[str],
+    train: Callable[[dict[str, Any]], Any],
+    *,
+    out: str | os.PathLike[str],
+    workers: int | None = None,
+    seed: int | None = None,
+    trials: int | None = None,
+    show: bool = True,
+) -> Result:
+    """Runs `train` for every trial of a W&B sweep configuration, or goes on with what is in the folder `out`.
+
+    config: a file, a dict of the same shape, or a schema.Sweep. train(parameters): yields metrics (it can then be
+    stopped early), returns them, or calls `log`. workers: processes, to which `train` must be able to travel; default:
+    one a core; 0: in this process, one trial after another. seed, trials: see driver.drive. show: whether to draw what
+    goes on. Raises UserError for a configuration that does not hold, with the key's path.
+    """
+    from rich.console import Console
+
+    from evonorm.lab.errors import UserError
+    from evonorm.lab.sweep import executors, schema, view
+    from evonorm.lab.sweep.driver import drive
+    from evonorm.lab.sweep.trial import Function
+
+    if isinstance(config, str | os.PathLike):
+        sweep = schema.read(Path(config))
+    else:
+        sweep = config if isinstance(config, schema.Sweep) else schema.parse(config)
+    if workers is not None and workers < 0:
+        raise UserError(f"workers must be 0 or above: got {workers}")
+    target = Function(train, sweep.metric.name if sweep.metric else None)
+    executor: executors.Executor
+    if workers == 0:
+        executor = executors.InThisProcess(target)
+    else:
+        executor = executors.Processes(target, workers or executors.default_workers(None))
+    console = Console(quiet=not show)
+    with view.shown(console) as watch:
+        for note in sweep.notes:
+            watch.say(note)
+        return drive(sweep, target, Path(out), executor, seed=seed, trials=trials, view=watch)

@@ -1,0 +1,124 @@
+"""What `evonorm sweep` does: a file and options in, trials out; status and best of a folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evonorm.lab.errors import UserError
+from evonorm.lab.sweep import driver, executors, schema, training, view
+from evonorm.lab.sweep.program import Program
+from evonorm.lab.sweep.schema import Metric, Sweep
+from evonorm.lab.sweep.trial import Target
+
+if TYPE_CHECKING:
+    from evonorm.lab.data import ImageDataset
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A sweep, and the options of training that hold for each of its trials."""
+
+    sweep: Sweep
+    fixed: Mapping[str, Any]
+
+    @property
+    def trains(self) -> bool:
+        """Whether it runs this lab's training, not a program of its own."""
+        return not (self.sweep.program or self.sweep.command)
+
+
+def read(file: Path, *, data: str | None, settings: Sequence[str]) -> Chosen:
+    """The sweep in `file`. data, settings (NAME=VALUE words): options of training that take the file's place.
+
+    Raises UserError for a file, a name or a value that does not hold.
+    """
+    sweep = schema.read(file)
+    fixed = dict(_setting(word) for word in settings)
+    if data is not None:
+        fixed["data"] = data
+    chosen = Chosen(sweep, fixed)
+    if not chosen.trains:
+        if fixed:
+            raise UserError(
+                f"--{'set' if data is None else 'data'} is for this lab's training: {file} names its own program"
+            )
+        return chosen
+    kept = tuple(parameter for parameter in sweep.parameters if parameter.name not in fixed)
+    set_aside = [parameter.name for parameter in sweep.parameters if parameter.name in fixed]
+    notes = [f"parameters.{name}: set aside, {name} is {fixed[name]} for every trial" for name in set_aside]
+    sweep = replace(sweep, parameters=kept)
+    try:
+        notes += training.check(sweep, fixed)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return Chosen(replace(sweep, notes=(*sweep.notes, *notes)), fixed)
+
+
+def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageDataset]) -> Target:
+    """What the trials run. load: reads the data, once here, so that the workers find it decoded and cached."""
+    if not chosen.trains:
+        return Program(chosen.sweep, file.parent)
+    swept = {parameter.name: parameter.distribution.values for parameter in chosen.sweep.parameters}
+    sources = swept.get("data", (chosen.fixed.get("data"),))
+    return training.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources))
+
+
+def run(
+    chosen: Chosen,
+    what: Target,
+    out: Path,
+    *,
+    workers: int | None,
+    seed: int | None,
+    trials: int | None,
+    view: view.View,
+) -> driver.Result:
+    """Runs the trials in worker processes. Raises UserError for a number below 1."""
+    for name, value in (("workers", workers), ("trials", trials)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1: got {value}")
+    for note in chosen.sweep.notes:
+        view.say(note)
+    workers = workers or executors.default_workers(executors.TRAINING_GB if chosen.trains else None)
+    executor = executors.Processes(what, workers)
+    return driver.drive(chosen.sweep, what, out, executor, seed=seed, trials=trials, view=view)
+
+
+def status(folder: Path) -> str:
+    """Where the sweep in `folder` stands. Raises UserError if there is none."""
+    content, trials = driver.read_sweep(folder)
+    return view.status(content["sweep"]["metric"], trials, driver.best_by(_metric(content), trials))
+
+
+def best(folder: Path, *, as_args: bool) -> str:
+    """The best trial's parameters as JSON, or as the options of a command. Raises UserError if there is none yet."""
+    content, trials = driver.read_sweep(folder)
+    found = driver.best_by(_metric(content), trials)
+    if found is None:
+        raise UserError(f"no trial in {folder} has a value of the metric yet; see `evonorm sweep status {folder}`")
+    if not as_args:
+        return json.dumps(found.parameters, indent=2)
+    parameters = {**content["runs"].get("training", {}), **view.flat(found.parameters)}
+    return " ".join(shlex.quote(f"--{name}={_as_argument(value)}") for name, value in parameters.items())
+
+
+def _metric(content: Mapping[str, Any]) -> Metric | None:
+    metric = content["sweep"]["metric"]
+    return None if metric is None else Metric(**metric)
+
+
+def _as_argument(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _setting(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise UserError(f"--set takes NAME=VALUE words: got {word!r}")
+    value: Any = None if text in ("none", "null") else text
+    return name, training.coerced(name, value)

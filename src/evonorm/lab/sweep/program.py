@@ -1,0 +1,204 @@
+"""Trials of any program: `program` and `command` of the file with their macros, metrics from its printed JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evonorm.lab.errors import UserError
+from evonorm.lab.sweep.schema import DEFAULT_COMMAND, Sweep
+from evonorm.lab.sweep.trial import Job, Outcome, Reporter
+
+# Set for the program: its parameters as JSON, and its own folder.
+PARAMETERS_VARIABLE, FOLDER_VARIABLE = "EVONORM_SWEEP_PARAMETERS", "EVONORM_SWEEP_FOLDER"
+POLL_SECONDS = 0.2
+TERMINATE_SECONDS = 5.0
+_LONGEST_LINE = 1 << 20
+_ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
+
+
+class Program:
+    """Runs the sweep's program once a trial, in the folder the sweep was started in.
+
+    Every line it prints that is a JSON object is a report; all it prints is in the trial's log.txt. An exit code other
+    than 0 is a failure. It is stopped with SIGTERM, after five seconds with SIGKILL, with all its process group.
+    """
+
+    resumes = False
+
+    def __init__(self, sweep: Sweep, beside: Path | None = None) -> None:
+        """beside: the folder of the sweep's file, where a program is looked for too."""
+        self._program = _found(sweep.program, beside)
+        self._command = sweep.command or DEFAULT_COMMAND
+        if self._program is None and "${program}" in self._command:
+            raise UserError(
+                "program: missing; the command needs it: name the script that trains, as in `program: train.py`"
+            )
+        if not sweep.command and self._program and not self._program.endswith(".py"):
+            self._command = ("${env}", "${program}", "${args}")
+        self._metric = sweep.metric.name if sweep.metric else None
+
+    def describe(self) -> dict[str, Any]:
+        """See Target."""
+        return {"program": self._program, "command": list(self._command)}
+
+    def run(self, job: Job, reporter: Reporter) -> Outcome:
+        """See Target."""
+        job.folder.mkdir(parents=True, exist_ok=True)
+        line = expand(self._command, self._program, job.parameters, job.folder / "args.json")
+        environment = {
+            "WANDB_MODE": "offline",
+            "PYTHONUNBUFFERED": "1",
+            **os.environ,
+            PARAMETERS_VARIABLE: json.dumps(job.parameters),
+            FOLDER_VARIABLE: str(job.folder.resolve()),
+        }
+        print("$", " ".join(line), flush=True)
+        try:
+            process = subprocess.Popen(
+                line,
+                stdout=subprocess.PIPE,
+                stderr=None,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as error:
+            raise UserError(f"cannot start {line[0]!r}: {error.strerror}") from None
+        with _group_ends_with_us(process):
+            stopped = self._follow(process, reporter)
+        if stopped:
+            return Outcome("stopped")
+        if process.returncode:
+            how = f"exit code {process.returncode}" if process.returncode > 0 else _signal_name(process.returncode)
+            return Outcome("failed", error=f"the program ended with {how}")
+        return Outcome("finished")
+
+    def _follow(self, process: subprocess.Popen[bytes], reporter: Reporter) -> bool:
+        """Passes the program's output on until it ends; whether it was stopped on the driver's wish."""
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        rest, stop_at = b"", None
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while True:
+                if stop_at is None and reporter.stop_requested():
+                    _signal_group(process, signal.SIGTERM)
+                    stop_at = time.monotonic() + TERMINATE_SECONDS
+                if stop_at is not None and time.monotonic() > stop_at:
+                    _signal_group(process, signal.SIGKILL)
+                if selector.select(POLL_SECONDS):
+                    chunk = os.read(pipe, 1 << 16)
+                    if not chunk:
+                        break
+                    os.write(1, chunk)
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    rest = rest[-_LONGEST_LINE:]
+                    for line in lines:
+                        _report(line, reporter)
+                elif process.poll() is not None:
+                    break  # a child that it left behind keeps the pipe open
+        _report(rest, reporter)
+        process.wait()
+        return stop_at is not None
+
+
+def expand(command: Sequence[str], program: str | None, parameters: Mapping[str, Any], json_file: Path) -> list[str]:
+    """The command line of a trial: W&B's macros replaced, anything else, macros of other programs too, untouched.
+
+    An element that is a macro becomes its words; ${envvar:NAME} is replaced inside text too. ${args_json_file} writes
+    json_file. An environment variable that is not set leaves its name, as W&B does.
+    """
+    flags = [f"{name}={value}" for name, value in parameters.items()]
+    words: dict[str, list[str]] = {
+        "${env}": ["/usr/bin/env"] if os.name == "posix" else [],
+        "${interpreter}": [sys.executable],
+        "${program}": [program] if program is not None else [],
+        "${args}": [f"--{flag}" for flag in flags],
+        "${args_no_hyphens}": flags,
+        "${args_no_equals}": [word for name, value in parameters.items() for word in (f"--{name}", str(value))],
+        "${args_no_boolean_flags}": [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, value in parameters.items()
+            if value is not False
+        ],
+        "${args_json}": [json.dumps(parameters)],
+        "${args_json_file}": [str(json_file.resolve())],
+    }
+    line: list[str] = []
+    for part in command:
+        if part == "${args_json_file}":
+            json_file.write_text(json.dumps(parameters) + "\n", encoding="utf-8")
+        replaced = words.get(part)
+        line += [_with_environment(part)] if replaced is None else replaced
+    return line
+
+
+def _with_environment(text: str) -> str:
+    return _ENVIRONMENT_MACRO.sub(lambda found: os.environ.get(found[1], found[1]), text)
+
+
+def _found(program: str | None, beside: Path | None) -> str | None:
+    """The program as the command names it, made absolute if it lies beside the sweep's file and not here."""
+    if program is None or Path(program).exists() or shutil.which(program):
+        return program
+    if beside is not None and (beside / program).exists():
+        return str((beside / program).resolve())
+    raise UserError(f"program: there is no {program!r} here{' or beside the file' if beside else ''}")
+
+
+def _report(line: bytes, reporter: Reporter) -> None:
+    line = line.strip()
+    if not line.startswith(b"{"):
+        return
+    try:
+        metrics = json.loads(line)
+    except ValueError:
+        return
+    if metrics:
+        reporter.tell(metrics)
+
+
+@contextlib.contextmanager
+def _group_ends_with_us(process: subprocess.Popen[bytes]) -> Any:
+    """Whatever ends this worker on purpose ends the program's process group first."""
+
+    def ended(number: int, frame: Any) -> None:
+        _signal_group(process, signal.SIGKILL)
+        os._exit(1)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _signal_name(returncode: int) -> str:
+    return f"signal {signal.Signals(-returncode).name}"

@@ -1,0 +1,229 @@
+"""What a person sees of a sweep: a live board on a terminal, plain lines elsewhere, and its state when asked later."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from evonorm.lab.sweep.journal import Trial
+from evonorm.lab.sweep.schema import Sweep
+
+PLAIN_SECONDS = 1.0
+_STATUSES = ("finished", "pruned", "diverged", "failed", "running", "waiting")
+
+
+class View(Protocol):
+    """What the driver tells of a sweep."""
+
+    def begin(self, sweep: Sweep, limit: int | None, trials: Mapping[int, Trial]) -> None:
+        """It starts or goes on. limit: how many trials there will be; None: no end."""
+
+    def update(self, trials: Mapping[int, Trial]) -> None:
+        """Something may have changed."""
+
+    def ended(self, trial: Trial) -> None:
+        """A trial will not run again."""
+
+    def say(self, text: str) -> None:
+        """Something to know."""
+
+
+class Silent:
+    """Tells nothing."""
+
+    def begin(self, sweep: Sweep, limit: int | None, trials: Mapping[int, Trial]) -> None:
+        """See View."""
+
+    def update(self, trials: Mapping[int, Trial]) -> None:
+        """See View."""
+
+    def ended(self, trial: Trial) -> None:
+        """See View."""
+
+    def say(self, text: str) -> None:
+        """See View."""
+
+
+class _Progress:
+    """The figures of a sweep at work, kept up with each trial that ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._sweep: Sweep | None = None
+        self._limit: int | None = None
+        self._counts: Counter[str] = Counter()
+        self._best: Trial | None = None
+        self._started = time.monotonic()
+        self._ended_now = 0
+
+    def begin(self, sweep: Sweep, limit: int | None, trials: Mapping[int, Trial]) -> None:
+        """See View."""
+        self._sweep, self._limit = sweep, limit
+        self._started = time.monotonic()
+        for trial in trials.values():
+            if trial.ended:
+                self._count(trial)
+        behind = self._counts.total()
+        whole = f"{limit} trials" if limit is not None else "no run_cap: trials until Ctrl-C"
+        self.say(f"{sweep.method} sweep, {whole}" + (f", {behind} of them behind it" if behind else ""))
+
+    def ended(self, trial: Trial) -> None:
+        """See View."""
+        self._ended_now += 1
+        self._count(trial)
+
+    def say(self, text: str) -> None:
+        """See View."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _count(self, trial: Trial) -> None:
+        self._counts[trial.status] += 1
+        metric = self._sweep.metric if self._sweep else None
+        if metric is None or trial.value is None or trial.status not in ("finished", "pruned"):
+            return
+        if self._best is None or metric.better(trial.value, self._best.value):
+            self._best = trial
+
+    def _line(self) -> str:
+        done = self._counts.total()
+        parts = [f"{done}{f' of {self._limit}' if self._limit is not None else ''} trials"]
+        parts += [f"{self._counts[status]} {status}" for status in _STATUSES if self._counts[status]]
+        if self._ended_now and self._limit is not None and self._limit > done:
+            left = (time.monotonic() - self._started) / self._ended_now * (self._limit - done)
+            parts.append(f"{duration(left)} left")
+        return ", ".join(parts)
+
+    def _best_line(self) -> str:
+        if self._best is None or self._sweep is None or self._sweep.metric is None:
+            return ""
+        parameters = shown_parameters(self._best.parameters)
+        return f"best {self._sweep.metric.name} {self._best.value:.6g}, trial {self._best.number}: {parameters}"
+
+
+class Plain(_Progress):
+    """Lines for a log: one for each trial that ends, at most one a second."""
+
+    _last = -PLAIN_SECONDS
+    _unsaid = False
+
+    def ended(self, trial: Trial) -> None:
+        """See View."""
+        super().ended(trial)
+        now = time.monotonic()
+        self._unsaid = now - self._last < PLAIN_SECONDS
+        if not self._unsaid:
+            self._last = now
+            self.say(f"{describe(trial)}  [{self._line()}]")
+
+    def update(self, trials: Mapping[int, Trial]) -> None:
+        """See View."""
+
+    def end(self) -> None:
+        """Says what the throttle kept back."""
+        if self._unsaid:
+            self.say(self._line())
+        if best := self._best_line():
+            self.say(best)
+
+
+class Board(_Progress):
+    """A live board: what is done, running and failed, the best so far, the time left."""
+
+    _running: Sequence[Trial] = ()
+
+    def update(self, trials: Mapping[int, Trial]) -> None:
+        """See View."""
+        self._running = [trial for trial in trials.values() if trial.status == "running"]
+
+    def __rich__(self) -> RenderableType:
+        # A grid, not a Group: a progress bar does not end its line.
+        board = Table.grid(expand=True)
+        board.add_row(Text(self._line(), "bold"))
+        if self._limit is not None:
+            board.add_row(ProgressBar(total=max(1, self._limit), completed=self._counts.total()))
+        if best := self._best_line():
+            board.add_row(Text(best, "green"))
+        if self._running:
+            table = Table("running", "latest", "reports", "parameters", box=None, padding=(0, 2, 0, 0))
+            for trial in self._running[:16]:
+                latest = f"{trial.history[-1]:.6g}" if trial.history else ""
+                parameters = shown_parameters(trial.parameters)
+                table.add_row(str(trial.number), latest, str(len(trial.history)), Text(parameters))
+            board.add_row(table)
+        return board
+
+    def end(self) -> None:
+        """Nothing is left to say: the board stays."""
+        self._running = ()
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[View]:
+    """A board while the block runs, or plain lines where the console is no terminal."""
+    view: Board | Plain = Board(console) if console.is_terminal else Plain(console)
+    try:
+        if isinstance(view, Board):
+            with Live(view, console=console, refresh_per_second=4):
+                yield view
+        else:
+            yield view
+    finally:
+        view.end()
+
+
+def status(metric: Mapping[str, Any] | None, trials: Sequence[Trial], best: Trial | None) -> str:
+    """Where a sweep stands, for a person."""
+    counts = Counter(trial.status for trial in trials)
+    lines = [f"{len(trials)} trials: " + (", ".join(f"{counts[s]} {s}" for s in _STATUSES if counts[s]) or "none yet")]
+    if best is not None and metric is not None:
+        lines.append(
+            f"best {metric['name']} {best.value:.6g}, trial {best.number}: {shown_parameters(best.parameters)}"
+        )
+    lines += [describe(trial) for trial in trials if trial.status == "failed"]
+    return "\n".join(lines)
+
+
+def describe(trial: Trial) -> str:
+    """A trial in a line."""
+    value = f" {trial.value:.6g}" if trial.value is not None else ""
+    error = f" ({trial.error})" if trial.error else ""
+    return f"trial {trial.number} {trial.status}{value}{error}: {shown_parameters(trial.parameters)}"
+
+
+def shown_parameters(parameters: Mapping[str, Any]) -> str:
+    """Parameters as name=value words."""
+    return " ".join(f"{name}={_shown(value)}" for name, value in flat(parameters).items())
+
+
+def flat(parameters: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested parameters by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{above}{name}.")
+        else:
+            found[above + name] = value
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)
