@@ -38,7 +38,7 @@ NETWORK = tuple(
 PARTS = (*NETWORK, "data", "augmentation", "gradient check", "optimizer", "rest")
 MEANING = {
     "layers, forward": "normalization-activation",
-    "other network, forward": "concatenation, pooling, dropout, linear, casts, loss",
+    "other network, forward": "concatenation, pooling, dropout, linear, loss, convolutions' casts",
     "other network, backward": "and sums of gradients where paths meet",
     "data": "choice of the batch, uint8 to float",
     "gradient check": "are all of them finite?",
@@ -133,11 +133,13 @@ def profile(config: TrainConfig, dataset: ImageDataset, *, steps: int = STEPS, w
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         sampler = _Sampler(steps)
         run = training._Run(brief, dataset, Path(folder), device, sampler)
+        sampler.model = run.model
         try:
-            with sampler.watching(run.model):
-                run.go(sampler.between)
+            run.go(sampler.between)
         except training.Diverged as fault:
             raise UserError(f"the run diverged during the profile: {fault}") from fault
+        finally:
+            sampler.end()
     conditions = {
         "config": asdict(replace(resolved, data=dataset.name, device=device.type)),
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "train_images": len(run.train_set)},
@@ -151,28 +153,21 @@ def profile(config: TrainConfig, dataset: ImageDataset, *, steps: int = STEPS, w
 class _Sampler(Silent):
     """Runs every second step after the warm-up under the profiler, and asks the loop to stop after the last."""
 
+    model: nn.Module
+
     def __init__(self, steps: int) -> None:
         self.plain_ms: list[float] = []
         self.profiled_ms: list[float] = []
         self.profiled: list[Any] = []
         self._steps = steps
         self._number = -WARM_UP_STEPS
-        self._model: nn.Module = nn.Identity()
-        self._profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU], acc_events=True)
-        self._running = False
+        self._profiler: torch.profiler.profile | None = None
         self._hooks = ExitStack()
         self._started = 0.0
 
-    def watching(self, model: nn.Module) -> ExitStack:
-        """The network to hook into; the block ends a profiler that is still at work."""
-        self._model = model
-        ends = ExitStack()
-        ends.callback(self._end)
-        return ends
-
     def between(self) -> bool:
         """Called by the loop before each step: whether to stop."""
-        self._end()
+        self.end()
         if self._number >= 2 * self._steps:
             return True
         if self._number >= 0 and self._number % 2:
@@ -183,27 +178,27 @@ class _Sampler(Silent):
     def step(self, **_: Any) -> None:
         """See Watch: the step is done."""
         if self._number >= 0:
-            taken = self.profiled_ms if self._running else self.plain_ms
+            taken = self.profiled_ms if self._profiler else self.plain_ms
             taken.append(1e3 * (time.perf_counter() - self._started))
         self._number += 1
 
+    def end(self) -> None:
+        """Takes the hooks off, and what a profiler at work has seen."""
+        self._hooks.close()
+        if self._profiler:
+            self._profiler.stop()
+            recorded: Any = self._profiler.events()  # type: ignore[no-untyped-call]
+            self.profiled += [event for event in recorded if event.name == training.STEP]
+            self._profiler = None
+
     def _begin(self) -> None:
-        for module in self._model.modules():
+        for module in self.model.modules():
             if kind := _kind(module):
-                before, after = _range(_MODULE + kind)
+                before, after = _marking(_MODULE + kind)
                 self._hooks.callback(module.register_forward_pre_hook(before).remove)
                 self._hooks.callback(module.register_forward_hook(after, always_call=True).remove)
         self._profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU], acc_events=True)
         self._profiler.start()
-        self._running = True
-
-    def _end(self) -> None:
-        self._hooks.close()
-        if self._running:
-            self._running = False
-            self._profiler.stop()
-            recorded: Any = self._profiler.events()  # type: ignore[no-untyped-call]
-            self.profiled += [event for event in recorded if event.name == training.STEP]
 
 
 def split(step: Any) -> dict[str, float]:
@@ -253,7 +248,7 @@ def _kind(module: nn.Module) -> str | None:
     return "convolution" if isinstance(module, nn.Conv2d) else None
 
 
-def _range(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
+def _marking(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
     """Hooks that mark a module's forward pass for the profiler."""
     opened: list[record_function] = []
 
