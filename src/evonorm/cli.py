@@ -84,6 +84,23 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--config", action="config", help="YAML file with any of the options below")
     train.add_class_arguments(TrainConfig, as_group=False)
     train.add_argument("--out", default="runs", help="folder for the run's folder")
+    train.add_argument(
+        "--profile",
+        nargs="?",
+        const=10,
+        default=None,
+        type=int | None,
+        metavar="STEPS",
+        help="instead of a run: where the time of a training step goes, from so many steps (alone: 10); "
+        "leaves no run folder",
+    )
+    train.add_argument(
+        "--profile_json",
+        default=None,
+        type=str | None,
+        metavar="FILE",
+        help="with --profile: writes it there too, with every step and the conditions",
+    )
     commands.add_subcommand("train", train, help="one training run")
 
     sweep = ArgumentParser(
@@ -187,15 +204,34 @@ def _train(options: Any) -> int:
     values = dict(options.as_dict())
     values.pop("config", None)
     out = Path(values.pop("out"))
+    profile_steps, profile_json = values.pop("profile"), values.pop("profile_json")
     config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
+    if profile_json is not None and profile_steps is None:
+        raise UserError(f"--profile-json {profile_json} needs --profile")
     console = Console()
     dataset = _load(config.data, console)
+    if profile_steps is not None:
+        return _profile(config, dataset, console, profile_steps, profile_json)
     with shown(console) as watch:
         record = train(config, dataset, out, watch=watch)
     console.print(f"{record.status}: {out / record.name}", markup=False, highlight=False, soft_wrap=True)
     if record.status == "stopped":
         console.print("repeat the command to go on", markup=False)
     return {"finished": 0, "diverged": DIVERGED, "stopped": INTERRUPTED}.get(record.status, FAILED)
+
+
+def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps: int, file: str | None) -> int:
+    from evonorm.lab import records
+    from evonorm.lab.profile import profile
+    from evonorm.lab.progress import Plain
+
+    result = profile(config, dataset, steps=steps, watch=Plain(console))
+    console.print(result.table())
+    console.print(result.notes(), markup=False, highlight=False, soft_wrap=True)
+    if file is not None:
+        records.write_json(Path(file), result.as_json())
+        console.print(f"profile: {file}", markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def _reproduce(options: Any) -> int:
