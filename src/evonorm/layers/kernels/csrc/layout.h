@@ -18,7 +18,7 @@ constexpr int64_t WANTED_TASKS = 64;
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-// Per-channel arrays have room for whole vectors of any variant.
+// Per-channel arrays have room for whole vectors of any variant: for pairs too, which more than half fill theirs.
 inline int64_t padded(int64_t channels) { return divide_up(channels, 16) * 16; }
 
 // Positions [s0, s1) of channels [c0, c1) of sample n.
@@ -40,33 +40,70 @@ struct Index {
 };
 
 // body(offset, lanes, index) for each vector; index counts 0..UNROLL-1 in turn, for sums that do not wait for each other.
-template <int UNROLL, class Body>
-inline void each(const Strip& strip, Body body) {
+template <int UNROLL, class V, class Body>
+EVONORM_INLINE inline void each(const Strip& strip, V, const Body& body) {
   int64_t at = strip.offset;
   const int64_t step = strip.stride;
   int i = 0;
   if (UNROLL == 4) {
     for (; i + 4 <= strip.full; i += 4, at += 4 * step) {
-      body(at, All{}, Index<0>{});
-      body(at + step, All{}, Index<UNROLL == 4 ? 1 : 0>{});
-      body(at + 2 * step, All{}, Index<UNROLL == 4 ? 2 : 0>{});
-      body(at + 3 * step, All{}, Index<UNROLL == 4 ? 3 : 0>{});
+      body(at, All<V>{}, Index<0>{});
+      body(at + step, All<V>{}, Index<UNROLL == 4 ? 1 : 0>{});
+      body(at + 2 * step, All<V>{}, Index<UNROLL == 4 ? 2 : 0>{});
+      body(at + 3 * step, All<V>{}, Index<UNROLL == 4 ? 3 : 0>{});
     }
   }
-  for (; i < strip.full; ++i, at += step) body(at, All{}, Index<0>{});
-  for (i = 0; i < strip.partial; ++i, at += step) body(at, First{strip.lanes}, Index<0>{});
+  for (; i < strip.full; ++i, at += step) body(at, All<V>{}, Index<0>{});
+  for (i = 0; i < strip.partial; ++i, at += step) body(at, First<V>{strip.lanes}, Index<0>{});
 }
 
 // (n, s, c): a vector holds neighbouring channels of one position. A chunk is some positions of all channels.
 struct ChannelsLast {
-  using V = F;  // what a strip has of each sum: one value a channel
   static constexpr bool splits_channels = false;
 
-  static V reduce(F sum) { return sum; }
-  static V one(F value) { return value; }  // of a value that is the same in all lanes of a channel
-  static F coefficient(const float* k) { return load(k, All{}); }
-  static V read(const float* from) { return load(from, All{}); }
-  static void write(float* to, V value) { store(to, value, All{}); }
+  // What a strip has of each sum: one value a channel.
+  template <class V>
+  static V reduce(V sum) { return sum; }
+  // Of a value that is the same in all lanes of a channel.
+  template <class V>
+  static V one(V value) { return value; }
+  template <class V>
+  static V coefficient(const float* k) { return load(k, All<V>{}); }
+  template <class V>
+  static V read(const float* from) { return load(from, All<V>{}); }
+  template <class V>
+  static void write(float* to, V value) { store(to, value, All<V>{}); }
+
+  // Channels up to this one are taken by whole vectors V, the last of which may be less than full; the others by F.
+  template <class V>
+  static int64_t by(int64_t channels) {
+    const int64_t rest = channels % width<V>;
+    return width<V> == WIDTH ? channels : channels - rest + (rest > WIDTH ? width<V> : 0);
+  }
+
+  // Puts a per-channel array into the order in which lanes hold the channels, while strips read and write it.
+  template <class T>
+  static void to_lanes(float* k, int64_t channels) {
+    using V = typename Widest<T>::V;
+    if (width<V> == WIDTH) return;
+    for (float* end = k + by<V>(channels); k < end; k += 2 * WIDTH) {
+      float lanes[2 * WIDTH];
+      for (int i = 0; i < WIDTH; ++i) lanes[i] = k[2 * i], lanes[WIDTH + i] = k[2 * i + 1];
+      memcpy(k, lanes, sizeof lanes);
+    }
+  }
+
+  // And back.
+  template <class T>
+  static void from_lanes(float* k, int64_t channels) {
+    using V = typename Widest<T>::V;
+    if (width<V> == WIDTH) return;
+    for (float* end = k + by<V>(channels); k < end; k += 2 * WIDTH) {
+      float order[2 * WIDTH];
+      for (int i = 0; i < WIDTH; ++i) order[2 * i] = k[i], order[2 * i + 1] = k[WIDTH + i];
+      memcpy(k, order, sizeof order);
+    }
+  }
 
   static int64_t panel(const Job& job, int64_t) { return job.c; }
 
@@ -80,21 +117,31 @@ struct ChannelsLast {
     return {unit.n, unit.c0, unit.c1, smaller(index * rows, unit.s1), smaller((index + 1) * rows, unit.s1)};
   }
 
-  template <int64_t ROWS, class Body>
-  static void blocks(const Job& job, const Part& part, Body body) {
-    const int64_t base = part.n * job.s * job.c;
+  // Vectors V from channel c to channel end.
+  template <class V, class Body>
+  EVONORM_INLINE static void blocks_by(int64_t channels, int64_t c, int64_t end, int64_t s, int rows, int64_t row,
+                                       const Body& body) {
+    const int64_t whole = smaller(end, channels) - width<V>;
+    for (; c <= whole; c += width<V>) body(Strip{c, s, row + c, channels, rows, 0, 0, rows}, V{});
+    if (c < end) body(Strip{c, s, row + c, channels, 0, rows, (int)(channels - c), rows}, V{});
+  }
+
+  template <class T, int64_t ROWS, class Body>
+  static void blocks(const Job& job, const Part& part, const Body& body) {
+    using V = typename Widest<T>::V;
+    const int64_t base = part.n * job.s * job.c, split = by<V>(job.c);
     for (int64_t s = part.s0; s < part.s1; s += ROWS) {
       const int rows = (int)smaller(ROWS, part.s1 - s);
       const int64_t row = base + s * job.c;
-      int64_t c = 0;
-      for (; c + WIDTH <= job.c; c += WIDTH) body(Strip{c, s, row + c, job.c, rows, 0, WIDTH, rows});
-      if (c < job.c) body(Strip{c, s, row + c, job.c, 0, rows, (int)(job.c - c), rows});
+      blocks_by<V>(job.c, 0, split, s, rows, row, body);
+      if (width<V> > WIDTH && split < job.c) blocks_by<F>(job.c, split, job.c, s, rows, row, body);
     }
   }
 
-  template <class Body>
-  static void strips(const Job& job, const Part& part, Body body) {
-    blocks<STRIP_VECTORS>(job, part, body);
+  // body(strip, vector), the second to say by its type which vectors the strip is to be taken by.
+  template <class T, class Body>
+  static void strips(const Job& job, const Part& part, const Body& body) {
+    blocks<T, STRIP_VECTORS>(job, part, body);
   }
 
   // Sums are taken in three steps, strip, segment and part, so that their rounding grows slowly.
@@ -106,9 +153,9 @@ struct ChannelsLast {
   }
 
   // As strips, a few positions at a time, which is nearly the order of memory: for passes over more than one tensor.
-  template <class Body>
-  static void in_order(const Job& job, const Part& part, Body body) {
-    blocks<4>(job, part, body);
+  template <class T, class Body>
+  static void in_order(const Job& job, const Part& part, const Body& body) {
+    blocks<T, 4>(job, part, body);
   }
 
   static int64_t first(const Job& job, const Part& part, int64_t c) { return part.n * job.s * job.c + c; }
@@ -116,14 +163,21 @@ struct ChannelsLast {
 
 // (n, c, s): a vector holds neighbouring positions of one channel. A chunk is some channels of the panel.
 struct Contiguous {
-  using V = float;
   static constexpr bool splits_channels = true;
 
-  static V reduce(F sum) { return sum_lanes(sum); }
-  static V one(F value) { return value[0]; }
-  static F coefficient(const float* k) { return splat(*k); }
-  static V read(const float* from) { return *from; }
-  static void write(float* to, V value) { *to = value; }
+  template <class V>
+  static float reduce(V sum) { return sum_lanes(sum); }
+  template <class V>
+  static float one(V value) { return first_lane(value); }
+  template <class V>
+  static V coefficient(const float* k) { return splat<V>(*k); }
+  template <class V>
+  static float read(const float* from) { return *from; }
+  static void write(float* to, float value) { *to = value; }
+  template <class T>
+  static void to_lanes(float*, int64_t) {}
+  template <class T>
+  static void from_lanes(float*, int64_t) {}
 
   static int64_t panel(const Job& job, int64_t group_size) {
     const int64_t groups = larger(1, CHUNK_ELEMENTS / larger(1, group_size * job.s));
@@ -141,15 +195,16 @@ struct Contiguous {
     return {unit.n, from, smaller(from + each, unit.c1), unit.s0, unit.s1};
   }
 
-  template <class Body>
-  static void strips(const Job& job, const Part& part, Body body) {
-    constexpr int64_t LENGTH = STRIP_VECTORS * WIDTH;
+  template <class T, class Body>
+  static void strips(const Job& job, const Part& part, const Body& body) {
+    using V = typename Widest<T>::V;
+    constexpr int64_t LENGTH = STRIP_VECTORS * width<V>;
     for (int64_t c = part.c0; c < part.c1; ++c) {
       const int64_t base = (part.n * job.c + c) * job.s;
       for (int64_t s = part.s0; s < part.s1; s += LENGTH) {
         const int length = (int)smaller(LENGTH, part.s1 - s);
-        const int rest = length % WIDTH;
-        body(Strip{c, s, base + s, WIDTH, length / WIDTH, rest != 0, rest, length});
+        const int rest = length % width<V>;
+        body(Strip{c, s, base + s, width<V>, length / width<V>, rest != 0, rest, length}, V{});
       }
     }
   }
@@ -157,9 +212,9 @@ struct Contiguous {
   static int64_t segments(const Part&) { return 1; }
   static Part segment(const Part& part, int64_t) { return part; }
 
-  template <class Body>
-  static void in_order(const Job& job, const Part& part, Body body) {
-    strips(job, part, body);
+  template <class T, class Body>
+  static void in_order(const Job& job, const Part& part, const Body& body) {
+    strips<T>(job, part, body);
   }
 
   static int64_t first(const Job& job, const Part& part, int64_t c) { return (part.n * job.c + c) * job.s; }

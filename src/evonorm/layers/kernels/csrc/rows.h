@@ -1,4 +1,4 @@
-// The layers: what each does to one vector of values, and what its derivative sums. Nothing here knows of memory,
+// The layers: what each does to one vector of values (or a pair of them), and what its derivative sums. Nothing here knows of memory,
 // threads or layout; skeleton.h does the rest alike for all.
 //
 // Forward, y = value(x, k), with coefficients k made per channel. Backward, with dy the cotangent of y:
@@ -6,6 +6,9 @@
 // scale and the other two are what flows back through the statistics. sums[0] is the gradient of bias, scale * sums[1]
 // that of weight, sums[2] that of v or tau up to a factor.
 #pragma once
+
+#include <float.h>
+#include <math.h>
 
 #include "vector.h"
 
@@ -36,22 +39,38 @@ struct Row {
 template <class R>
 constexpr bool squares_alone = !R::centred && R::extent != Extent::mixed;
 
-inline F silu_slope(F z, F gate) { return gate * fma(z, 1.0f - gate, splat(1.0f)); }
+// What S0 is made of: gate = sigmoid(v * x), by coefficients k from v. The factor 1 / ln(2) of the exponent is part of
+// them, and x is bounded rather than v * x: the product is not needed by itself.
+struct Gate {
+  static void coefficients(float v, float* k) {
+    const float bound = 87.0f / fabsf(v);
+    k[0] = (float)(-LOG2E * v);
+    k[2] = bound > FLT_MAX ? FLT_MAX : bound;
+    k[1] = -k[2];
+  }
+  template <class V>
+  static V of(V x, const V* k) { return logistic(x, k[0], k[1], k[2]); }
+};
 
 struct RowS0 : Row {
   static constexpr Extent extent = Extent::group;
   static constexpr bool centred = true, stash = true;
-  static constexpr int forward_coefficients = 3, backward_coefficients = 1, sums = 3;
-  static void forward(const Channel& q, float* k) { k[0] = q.extra, k[1] = q.weight * q.scale, k[2] = q.bias; }
-  static void backward(const Channel& q, float* k) { k[0] = q.extra; }
-  static F value(F x, const F* k) { return fma(x * sigmoid(k[0] * x), k[1], k[2]); }
-  static F slope(F x, F dy, const F* k, F* sums) {
-    const F z = k[0] * x, gate = sigmoid(z);
-    const F other = 1.0f - gate, flow = dy * gate;
+  static constexpr int forward_coefficients = 5, backward_coefficients = 4, sums = 3;
+  static void forward(const Channel& q, float* k) {
+    Gate::coefficients(q.extra, k);
+    k[3] = q.weight * q.scale, k[4] = q.bias;
+  }
+  static void backward(const Channel& q, float* k) { Gate::coefficients(q.extra, k), k[3] = q.extra; }
+  template <class V>
+  static V value(V x, const V* k) { return fma(x * Gate::of(x, k), k[3], k[4]); }
+  template <class V>
+  static V slope(V x, V dy, const V* k, V* sums) {
+    const V gate = Gate::of(x, k), flow = dy * gate;
+    const V by_weight = flow * x, by_gate = by_weight * (1.0f - gate);
     sums[0] += dy;
-    sums[1] = fma(flow, x, sums[1]);
-    sums[2] = fma(flow * other * x, x, sums[2]);
-    return flow * fma(z, other, splat(1.0f));
+    sums[1] += by_weight;
+    sums[2] = fma(by_gate, x, sums[2]);
+    return fma(by_gate, k[3], flow);
   }
   static float extra_factor(const Channel& q) { return q.weight * q.scale; }
 };
@@ -62,12 +81,14 @@ struct RowS1 : Row {
   static constexpr int forward_coefficients = 2, backward_coefficients = 0, sums = 2;
   static void forward(const Channel& q, float* k) { k[0] = q.weight * q.scale, k[1] = q.bias; }
   static void backward(const Channel&, float*) {}
-  static F value(F x, const F* k) { return fma(x * sigmoid(x), k[0], k[1]); }
-  static F slope(F x, F dy, const F*, F* sums) {
-    const F gate = sigmoid(x), flow = dy * gate;
+  template <class V>
+  static V value(V x, const V* k) { return fma(x * sigmoid(x), k[0], k[1]); }
+  template <class V>
+  static V slope(V x, V dy, const V*, V* sums) {
+    const V gate = sigmoid(x), flow = dy * gate, by_weight = flow * x;
     sums[0] += dy;
-    sums[1] = fma(flow, x, sums[1]);
-    return flow * fma(x, 1.0f - gate, splat(1.0f));
+    sums[1] += by_weight;
+    return fma(by_weight, 1.0f - gate, flow);
   }
   static float extra_factor(const Channel&) { return 0; }
 };
@@ -84,10 +105,12 @@ struct Rival : Row {
   static constexpr int forward_coefficients = 3, backward_coefficients = 3, sums = 2;
   static void forward(const Channel& q, float* k) { k[0] = q.centre, k[1] = q.weight * q.scale, k[2] = q.bias; }
   static void backward(const Channel& q, float* k) { forward(q, k); }
-  static F value(F x, const F* k) { return Activation::value(fma(x - k[0], k[1], k[2])); }
-  static F slope(F x, F dy, const F* k, F* sums) {
-    const F from_centre = x - k[0];
-    const F flow = Activation::slope(fma(from_centre, k[1], k[2]), dy);
+  template <class V>
+  static V value(V x, const V* k) { return Activation::value(fma(x - k[0], k[1], k[2])); }
+  template <class V>
+  static V slope(V x, V dy, const V* k, V* sums) {
+    const V from_centre = x - k[0];
+    const V flow = Activation::slope(fma(from_centre, k[1], k[2]), dy);
     sums[0] += flow;
     sums[1] = fma(flow, from_centre, sums[1]);
     return flow;
@@ -97,22 +120,27 @@ struct Rival : Row {
 
 struct Relu {
   static constexpr bool dear = false;
-  static F value(F z) { return vmax(F{}, z); }
-  static F slope(F z, F dy) { return select(z <= 0.0f, F{}, dy); }
+  template <class V>
+  static V value(V z) { return vmax(V{}, z); }
+  template <class V>
+  static V slope(V z, V dy) { return select(z <= 0.0f, V{}, dy); }
 };
 
 struct Silu {
   static constexpr bool dear = true;
-  static F value(F z) { return z * sigmoid(z); }
-  static F slope(F z, F dy) {
-    const F gate = sigmoid(z);
-    return dy * gate * fma(z, 1.0f - gate, splat(1.0f));
+  template <class V>
+  static V value(V z) { return z * sigmoid(z); }
+  template <class V>
+  static V slope(V z, V dy) {
+    const V gate = sigmoid(z);
+    return dy * gate * fma(z, 1.0f - gate, splat<V>(1.0f));
   }
 };
 
 // 1 where a > b, 1/2 where they are equal, else 0: how torch shares the gradient of a maximum.
-inline F share_of_maximum(F a, F b) {
-  return select(a > b, splat(1.0f), select(a == b, splat(0.5f), F{}));
+template <class V>
+inline V share_of_maximum(V a, V b) {
+  return select(a > b, splat<V>(1.0f), select(a == b, splat<V>(0.5f), V{}));
 }
 
 struct RowFrnTlu : Row {
@@ -123,9 +151,11 @@ struct RowFrnTlu : Row {
     k[0] = q.weight * q.scale, k[1] = q.extra == q.extra ? q.bias : q.extra, k[2] = q.extra;
   }
   static void backward(const Channel& q, float* k) { forward(q, k); }
-  static F value(F x, const F* k) { return vmax(k[2], fma(x, k[0], k[1])); }
-  static F slope(F x, F dy, const F* k, F* sums) {
-    const F passed = dy * share_of_maximum(fma(x, k[0], k[1]), k[2]);
+  template <class V>
+  static V value(V x, const V* k) { return vmax(k[2], fma(x, k[0], k[1])); }
+  template <class V>
+  static V slope(V x, V dy, const V* k, V* sums) {
+    const V passed = dy * share_of_maximum(fma(x, k[0], k[1]), k[2]);
     sums[0] += passed;
     sums[1] = fma(passed, x, sums[1]);
     sums[2] += dy - passed;
@@ -147,13 +177,15 @@ struct Batched : Row {
     k[0] = q.batch_std, k[1] = q.batch_std == q.batch_std ? q.instance : q.batch_std, k[2] = q.extra;
   }
   static void forward(const Channel& q, float* k) { backward(q, k), k[3] = q.weight, k[4] = q.bias; }
-  static F value(F x, const F* k) { return fma(x / vmax(k[0], D::value(x, k)), k[3], k[4]); }
-  static F slope(F x, F dy, const F* k, F* sums) {
-    const F d = D::value(x, k);
-    const F q = 1.0f / vmax(k[0], d);
-    const F share = share_of_maximum(d, k[0]);
-    const F flow = dy * q, scaled = x * q;
-    const F product = flow * scaled, through_d = product * share;
+  template <class V>
+  static V value(V x, const V* k) { return fma(x / vmax(k[0], D::value(x, k)), k[3], k[4]); }
+  template <class V>
+  static V slope(V x, V dy, const V* k, V* sums) {
+    const V d = D::value(x, k);
+    const V q = 1.0f / vmax(k[0], d);
+    const V share = share_of_maximum(d, k[0]);
+    const V flow = dy * q, scaled = x * q;
+    const V product = flow * scaled, through_d = product * share;
     sums[0] += dy;
     sums[1] = fma(dy, scaled, sums[1]);
     if (has_v) sums[2] = fma(through_d, x, sums[2]);
@@ -166,23 +198,32 @@ struct Batched : Row {
 
 struct SlopePlusStd {  // B0: v * x + std
   static constexpr bool centred = true, has_v = true;
-  static F value(F x, const F* k) { return fma(k[2], x, k[1]); }
-  static F by_x(const F* k) { return k[2]; }
-  static F by_instance(F, F flow) { return flow; }
+  template <class V>
+  static V value(V x, const V* k) { return fma(k[2], x, k[1]); }
+  template <class V>
+  static V by_x(const V* k) { return k[2]; }
+  template <class V>
+  static V by_instance(V, V flow) { return flow; }
 };
 
 struct ShiftedTimesRms {  // B1: (x + 1) * rms
   static constexpr bool centred = false, has_v = false;
-  static F value(F x, const F* k) { return (x + 1.0f) * k[1]; }
-  static F by_x(const F* k) { return k[1]; }
-  static F by_instance(F x, F flow) { return fma(flow, x, flow); }
+  template <class V>
+  static V value(V x, const V* k) { return (x + 1.0f) * k[1]; }
+  template <class V>
+  static V by_x(const V* k) { return k[1]; }
+  template <class V>
+  static V by_instance(V x, V flow) { return fma(flow, x, flow); }
 };
 
 struct RmsMinusX {  // B2: rms - x
   static constexpr bool centred = false, has_v = false;
-  static F value(F x, const F* k) { return k[1] - x; }
-  static F by_x(const F*) { return splat(-1.0f); }
-  static F by_instance(F, F flow) { return flow; }
+  template <class V>
+  static V value(V x, const V* k) { return k[1] - x; }
+  template <class V>
+  static V by_x(const V*) { return splat<V>(-1.0f); }
+  template <class V>
+  static V by_instance(V, V flow) { return flow; }
 };
 
 using RowB0 = Batched<SlopePlusStd>;

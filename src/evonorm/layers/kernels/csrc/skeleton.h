@@ -85,7 +85,7 @@ struct Memory {
   Memory& operator=(const Memory&) = delete;
 };
 
-// Per-channel arrays of one thread, each padded, and its stash. Zeroed once: lanes beyond the channels stay zero.
+// Per-channel arrays of one thread, each padded, and its stash. Zeroed once, so that lanes beyond the channels are finite.
 struct Room {
   static constexpr int ARRAYS = 21;
   float *centre, *scale, *instance, *batch_std;  // see Channel
@@ -103,6 +103,11 @@ struct Room {
     sums = k + Row::max_coefficients * ld;
     stash = stash_;
   }
+
+  void clear_moments(const Part& part) {
+    const size_t bytes = sizeof(float) * (size_t)(padded(part.c1) - part.c0);
+    memset(mean + part.c0, 0, bytes), memset(square + part.c0, 0, bytes);
+  }
 };
 
 // Moments of a chunk, about a shift per channel: room.mean becomes mean - shift, room.square the sum of squared
@@ -111,53 +116,57 @@ struct Room {
 // adds to the whole sum. The first strip, which has none before it, is read twice.
 template <class T, class L>
 void chunk_moments(const Job& job, const T* x, const Part& unit, const Part& part, Room& room) {
-  using V = typename L::V;
-  for (int64_t c = part.c0; c < part.c1; ++c) {
-    room.shift[c] = to_float(x[L::first(job, unit, c)]);
-    room.mean[c] = room.square[c] = 0.0f;
-  }
-  L::strips(job, part, [&](const Strip& strip) {
-    const F shift = L::coefficient(room.shift + strip.c);
+  for (int64_t c = part.c0; c < part.c1; ++c) room.shift[c] = to_float(x[L::first(job, unit, c)]);
+  room.clear_moments(part);
+  L::template to_lanes<T>(room.shift, part.c1);
+  L::template strips<T>(job, part, [&](const Strip& strip, auto vector) EVONORM_INLINE {
+    using V = decltype(vector);
+    const V shift = L::template coefficient<V>(room.shift + strip.c);
     const float count = (float)strip.positions, before = (float)(strip.s - part.s0);
-    const V old = L::read(room.mean + strip.c);
-    F centre = shift + (old - F{});
+    const auto old = L::template read<V>(room.mean + strip.c);
+    V centre = shift + (old - V{});
     if (before == 0.0f) {
-      F sums[4] = {};
-      each<4>(strip, [&](int64_t at, auto lanes, auto index) {
+      V sums[4] = {};
+      each<4>(strip, V{}, [&](int64_t at, auto lanes, auto index) {
         sums[index.value] += only(load(x + at, lanes) - shift, lanes);
       });
-      centre = shift + (L::reduce((sums[0] + sums[1]) + (sums[2] + sums[3])) * (1.0f / count) - F{});
+      centre = shift + (L::reduce((sums[0] + sums[1]) + (sums[2] + sums[3])) * (1.0f / count) - V{});
     }
-    F sums[4] = {}, squares[4] = {};
-    each<4>(strip, [&](int64_t at, auto lanes, auto index) {
-      const F d = only(load(x + at, lanes) - centre, lanes);
+    V sums[4] = {}, squares[4] = {};
+    each<4>(strip, V{}, [&](int64_t at, auto lanes, auto index) {
+      const V d = only(load(x + at, lanes) - centre, lanes);
       sums[index.value] += d;
       squares[index.value] = fma(d, d, squares[index.value]);
     });
-    const V sum = L::reduce((sums[0] + sums[1]) + (sums[2] + sums[3]));
-    const V mean = sum * (1.0f / count);
-    const V square = L::reduce((squares[0] + squares[1]) + (squares[2] + squares[3])) - sum * mean;
+    const auto sum = L::reduce((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    const auto mean = sum * (1.0f / count);
+    const auto square = L::reduce((squares[0] + squares[1]) + (squares[2] + squares[3])) - sum * mean;
     // The centre was rounded: what it really is above the shift counts.
-    const V gap = mean + (L::one(centre - shift) - old);
+    const auto gap = mean + (L::one(centre - shift) - old);
     const float share = count / (before + count);
     L::write(room.mean + strip.c, old + gap * share);
-    L::write(room.square + strip.c, L::read(room.square + strip.c) + square + gap * gap * (before * share));
+    L::write(room.square + strip.c, L::template read<V>(room.square + strip.c) + square + gap * gap * (before * share));
   });
+  L::template from_lanes<T>(room.mean, part.c1);
+  L::template from_lanes<T>(room.square, part.c1);
 }
 
 // As chunk_moments, about zero: room.mean is 0, room.square the sum of squares.
 template <class T, class L>
 void chunk_squares(const Job& job, const T* x, const Part& part, Room& room) {
-  for (int64_t c = part.c0; c < part.c1; ++c) room.shift[c] = room.mean[c] = room.square[c] = 0.0f;
-  L::strips(job, part, [&](const Strip& strip) {
-    F squares[4] = {};
-    each<4>(strip, [&](int64_t at, auto lanes, auto index) {
-      const F value = load(x + at, lanes);
+  for (int64_t c = part.c0; c < part.c1; ++c) room.shift[c] = 0.0f;
+  room.clear_moments(part);
+  L::template strips<T>(job, part, [&](const Strip& strip, auto vector) EVONORM_INLINE {
+    using V = decltype(vector);
+    V squares[4] = {};
+    each<4>(strip, V{}, [&](int64_t at, auto lanes, auto index) {
+      const V value = load(x + at, lanes);
       squares[index.value] = fma(value, value, squares[index.value]);
     });
-    const typename L::V square = L::reduce((squares[0] + squares[1]) + (squares[2] + squares[3]));
-    L::write(room.square + strip.c, L::read(room.square + strip.c) + square);
+    const auto square = L::reduce((squares[0] + squares[1]) + (squares[2] + squares[3]));
+    L::write(room.square + strip.c, L::template read<V>(room.square + strip.c) + square);
   });
+  L::template from_lanes<T>(room.square, part.c1);
 }
 
 // Merges the chunks of a unit into mean and variance; partial: (chunks, 2, ld), as chunk_moments leaves them.
@@ -248,14 +257,15 @@ inline Channel channel(const Job& job, const Room& room, int64_t c) {
           room.centre[c], room.scale[c], room.instance[c], room.batch_std[c]};
 }
 
-// Coefficients for the channels of a part, by R::forward or R::backward.
-template <class Make>
+// Coefficients for the channels of a part, by R::forward or R::backward, in the order of lanes.
+template <class T, class L, class Make>
 void coefficients(const Job& job, const Part& part, Room& room, int64_t ld, int count, Make make) {
   for (int64_t c = part.c0; c < part.c1; ++c) {
     float k[Row::max_coefficients];
     make(channel(job, room, c), k);
     for (int i = 0; i < count; ++i) room.k[i * ld + c] = k[i];
   }
+  for (int i = 0; i < count; ++i) L::template to_lanes<T>(room.k + i * ld, part.c1);
 }
 
 template <class R>
@@ -323,11 +333,12 @@ int forward_passes(const Forward& given) {
         const Part part = L::chunk(unit, k, plan.chunks);
         if (part.c0 == part.c1) return;
         statistics<R>(job, unit, room);
-        coefficients(job, part, room, ld, R::forward_coefficients, R::forward);
-        L::in_order(job, part, [&](const Strip& strip) {
-          F c[Row::max_coefficients];
-          for (int i = 0; i < R::forward_coefficients; ++i) c[i] = L::coefficient(room.k + i * ld + strip.c);
-          each<1>(strip, [&](int64_t at, auto lanes, auto) {
+        coefficients<T, L>(job, part, room, ld, R::forward_coefficients, R::forward);
+        L::template in_order<T>(job, part, [&](const Strip& strip, auto vector) EVONORM_INLINE {
+          using V = decltype(vector);
+          V c[Row::max_coefficients];
+          for (int i = 0; i < R::forward_coefficients; ++i) c[i] = L::template coefficient<V>(room.k + i * ld + strip.c);
+          each<1>(strip, V{}, [&](int64_t at, auto lanes, auto) {
             store(y + at, R::value(load(x + at, lanes), c), lanes);
           });
         });
@@ -445,28 +456,31 @@ int backward_passes(const Backward& given) {
         if (part.c0 == part.c1) return;
         float* to = merges ? partials + (u * plan.chunks + k) * J * ld : sums_of(unit.n);
         statistics<R>(job, unit, room);
-        coefficients(job, part, room, ld, R::backward_coefficients, R::backward);
+        coefficients<T, L>(job, part, room, ld, R::backward_coefficients, R::backward);
         float* kept = in_dx ? as_floats(dx) : room.stash;
         const int64_t base = in_dx ? 0 : L::first(job, unit, unit.c0);
         const bool keeps = in_dx || in_stash;
-        const int64_t channels = part.c1 - part.c0;
+        const size_t bytes = sizeof(float) * (size_t)(padded(part.c1) - part.c0);
         for (int64_t segment = 0; segment < L::segments(part); ++segment) {
-          for (int j = 0; j < J; ++j) memset(room.sums + j * ld + part.c0, 0, sizeof(float) * (size_t)channels);
-          L::in_order(job, L::segment(part, segment), [&](const Strip& strip) {
-            F c[Row::max_coefficients], sums[J] = {};
-            for (int i = 0; i < R::backward_coefficients; ++i) c[i] = L::coefficient(room.k + i * ld + strip.c);
-            each<1>(strip, [&](int64_t at, auto lanes, auto) {
-              const F h = R::slope(load(x + at, lanes), load(dy + at, lanes), c, sums);
+          for (int j = 0; j < J; ++j) memset(room.sums + j * ld + part.c0, 0, bytes);
+          L::template in_order<T>(job, L::segment(part, segment), [&](const Strip& strip, auto vector) EVONORM_INLINE {
+            using V = decltype(vector);
+            V c[Row::max_coefficients], sums[J] = {};
+            for (int i = 0; i < R::backward_coefficients; ++i) c[i] = L::template coefficient<V>(room.k + i * ld + strip.c);
+            each<1>(strip, V{}, [&](int64_t at, auto lanes, auto) {
+              const V h = R::slope(load(x + at, lanes), load(dy + at, lanes), c, sums);
               if (R::stash && keeps) store(kept + (at - base), h, lanes);
             });
             for (int j = 0; j < J; ++j) {
               float* sum = room.sums + j * ld + strip.c;
-              L::write(sum, L::read(sum) + L::reduce(sums[j]));
+              L::write(sum, L::template read<V>(sum) + L::reduce(sums[j]));
             }
           });
-          for (int j = 0; j < J; ++j)
+          for (int j = 0; j < J; ++j) {
+            L::template from_lanes<T>(room.sums + j * ld, part.c1);
             for (int64_t c = j * ld + part.c0; c < j * ld + part.c1; ++c)
               to[c] = segment ? to[c] + room.sums[c] : room.sums[c];
+          }
         }
       },
       [&](const Part& unit, int64_t u, int thread) {
@@ -500,27 +514,32 @@ int backward_passes(const Backward& given) {
         if (part.c0 == part.c1) return;
         statistics<R>(job, unit, room);
         feedback<R>(job, unit, sums_of(unit.n), ld, room);
-        const auto finish = [&](const Strip& strip, auto h_at) {
-          const F alpha = L::coefficient(room.alpha + strip.c), kappa = L::coefficient(room.kappa + strip.c);
-          const F centre = L::coefficient(room.centre + strip.c), lambda = L::coefficient(room.lambda + strip.c);
-          each<1>(strip, [&](int64_t at, auto lanes, auto) {
-            const F from_centre = load(x + at, lanes) - centre;
+        const bool again = !(in_dx || in_stash);
+        if (again) coefficients<T, L>(job, part, room, ld, R::backward_coefficients, R::backward);
+        float* arrays[] = {room.alpha, room.kappa, room.lambda, room.centre};
+        for (float* array : arrays) L::template to_lanes<T>(array, part.c1);
+        const auto finish = [&](const Strip& strip, auto vector, auto h_at) EVONORM_INLINE {
+          using V = decltype(vector);
+          const V alpha = L::template coefficient<V>(room.alpha + strip.c), kappa = L::template coefficient<V>(room.kappa + strip.c);
+          const V centre = L::template coefficient<V>(room.centre + strip.c), lambda = L::template coefficient<V>(room.lambda + strip.c);
+          each<1>(strip, V{}, [&](int64_t at, auto lanes, auto) {
+            const V from_centre = load(x + at, lanes) - centre;
             store(dx + at, fma(alpha, h_at(at, lanes), fma(kappa, from_centre, lambda)), lanes);
           });
         };
-        if (in_dx || in_stash) {
+        if (!again) {
           const float* kept = in_dx ? as_floats(dx) : room.stash;
           const int64_t base = in_dx ? 0 : L::first(job, unit, unit.c0);
-          L::in_order(job, part, [&](const Strip& strip) {
-            finish(strip, [&](int64_t at, auto lanes) { return load(kept + (at - base), lanes); });
+          L::template in_order<T>(job, part, [&](const Strip& strip, auto vector) EVONORM_INLINE {
+            finish(strip, vector, [&](int64_t at, auto lanes) { return load(kept + (at - base), lanes); });
           });
           return;
         }
-        coefficients(job, part, room, ld, R::backward_coefficients, R::backward);
-        L::in_order(job, part, [&](const Strip& strip) {
-          F c[Row::max_coefficients], unused[J] = {};
-          for (int i = 0; i < R::backward_coefficients; ++i) c[i] = L::coefficient(room.k + i * ld + strip.c);
-          finish(strip, [&](int64_t at, auto lanes) {
+        L::template in_order<T>(job, part, [&](const Strip& strip, auto vector) EVONORM_INLINE {
+          using V = decltype(vector);
+          V c[Row::max_coefficients], unused[J] = {};
+          for (int i = 0; i < R::backward_coefficients; ++i) c[i] = L::template coefficient<V>(room.k + i * ld + strip.c);
+          finish(strip, vector, [&](int64_t at, auto lanes) {
             return R::slope(load(x + at, lanes), load(dy + at, lanes), c, unused);
           });
         });
