@@ -37,6 +37,7 @@ SHAPES = [
     (2, 64, 1, 1),  # one value an instance
     (1, 96, 32, 32),  # one sample, cut into chunks for several threads
     (3, 4, 70, 61),  # strips that end early, chunks of unequal size
+    (1, 448, 12, 22),  # chunks of whole strips: five fill what eight were wanted for
     (2, 1, 4, 4),
     (1, 3, 1, 1),
     (70, 6, 2, 3),  # more samples than wanted tasks

@@ -109,12 +109,18 @@ struct ChannelsLast {
 
   static int64_t chunks(const Job& job, int64_t units, int64_t) {
     const int64_t wanted = larger(1, WANTED_TASKS / units);
-    return smaller(smaller(wanted, divide_up(job.s * job.c, CHUNK_ELEMENTS)), divide_up(job.s, STRIP_VECTORS));
+    const int64_t worth = smaller(wanted, divide_up(job.s * job.c, CHUNK_ELEMENTS));
+    return divide_up(job.s, rows(job.s, worth));  // none of them is empty
   }
 
   static Part chunk(const Part& unit, int64_t index, int64_t count) {
-    const int64_t rows = divide_up(divide_up(unit.s1, count), STRIP_VECTORS) * STRIP_VECTORS;
-    return {unit.n, unit.c0, unit.c1, smaller(index * rows, unit.s1), smaller((index + 1) * rows, unit.s1)};
+    const int64_t each = rows(unit.s1, count);
+    return {unit.n, unit.c0, unit.c1, index * each, smaller((index + 1) * each, unit.s1)};
+  }
+
+  // Positions of each of `count` chunks but the last: whole strips.
+  static int64_t rows(int64_t positions, int64_t count) {
+    return divide_up(divide_up(positions, count), STRIP_VECTORS) * STRIP_VECTORS;
   }
 
   // Vectors V from channel c to channel end.
