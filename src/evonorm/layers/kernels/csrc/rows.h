@@ -1,5 +1,5 @@
-// The layers: what each does to one vector of values (or a pair of them), and what its derivative sums. Nothing here knows of memory,
-// threads or layout; skeleton.h does the rest alike for all.
+// The layers: what each does to a vector of values (or a pair of vectors), and what its derivative sums. Nothing here
+// knows of memory, threads or layout; skeleton.h does the rest alike for all.
 //
 // Forward, y = value(x, k), with coefficients k made per channel. Backward, with dy the cotangent of y:
 // h = slope(x, dy, k, sums) and later dx = alpha * h + kappa * (x - centre) + lambda, where alpha is the channel's
