@@ -122,7 +122,7 @@ def _double(state: Tensors) -> Tensors:
 
 
 def _error(found: Tensor, truth: Tensor) -> float:
-    """Largest difference, relative to the largest value or to 1; infinite where the shapes differ, NaN where a value is."""
+    """Largest difference, relative to the largest value or to 1; infinite where shapes differ, NaN where a value is."""
     if found.shape != truth.shape:
         return float("inf")
     return float((found.double() - truth).abs().max() / truth.abs().max().clamp(min=1)) if truth.numel() else 0.0
