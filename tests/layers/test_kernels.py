@@ -338,7 +338,7 @@ def test_second_derivatives_are_those_of_the_reference(row, training) -> None:
 
 @pytest.mark.parametrize("name", ["evonorm-s0", "evonorm-b0", "bn-relu"])
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compiled_by_inductor_calls_the_kernel(name, dynamic) -> None:
+def test_compiled_whole_calls_the_kernel(name, dynamic) -> None:
     torch.compiler.reset()
     layer = NormActivation(16, name, groups=4, backend="kernel")
     graphs = []
