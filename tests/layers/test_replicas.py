@@ -41,20 +41,26 @@ def results(name: str, dtype: torch.dtype, part: slice) -> dict[str, torch.Tenso
     return {"y": y.detach(), "dx": x.grad, **gradients, **dict(layer.named_buffers())}
 
 
-def replica(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def replica(rank: int, folder: str, port: int) -> None:
+    store = torch.distributed.TCPStore("127.0.0.1", port, is_master=False)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     part = slice(0, CUT) if rank == 0 else slice(CUT, None)
     found = {
         (name, str(dtype)): results(name, dtype, part) for name in BATCHED for dtype in (torch.float32, torch.float64)
     }
     torch.save(found, f"{folder}/{rank}.pt")
+    # Gloo aborts the process whose peer hangs up while it still listens: both are done before either leaves.
+    store.set(f"done {rank}", "")
+    store.wait([f"done {1 - rank}"])
     torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def replicas() -> list[dict]:
+    # The store lives in this process, which outlives both.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(replica, (folder,), nprocs=2)
+        mp.spawn(replica, (folder, store.port), nprocs=2)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
