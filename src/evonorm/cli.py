@@ -16,6 +16,7 @@ try:
 except ImportError:  # pragma: no cover - the light install
     sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
 
+from evonorm.lab import ladder
 from evonorm.lab.bench import options as bench_options
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evonorm.lab.data import ImageDataset
+    from evonorm.lab.reproduce import Plan
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
 
@@ -58,23 +60,50 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
 
     reproduce = ArgumentParser(
-        description="Train the report's runs, as published (its EvoNorm layers were identities) and as intended, and "
-        "write a page that compares them. Finished runs are kept, stopped ones go on: repeat the command to resume."
+        description="Run an experiment and write its page. Finished runs are kept, stopped ones go on: repeat the "
+        "command to resume. "
+        "report: the report's runs, as published (its EvoNorm layers were identities) and as intended. "
+        "learning-rate: every layer at its own best learning rate, with equal trials: SGD and Adam, raw and "
+        "standardized pixels."
     )
+    reproduce.add_argument("--experiment", default="report", type=Literal["report", "learning-rate"], help="which one")
     reproduce.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
     budgets = "; ".join(f"{b.name}: {b.meaning}" for b in BUDGETS.values())
-    reproduce.add_argument("--budget", default="quick", type=Literal[tuple(BUDGETS)], help=budgets)
+    of_ladder = "; ".join(f"{b.name}: {b.meaning}" for b in ladder.LADDER_BUDGETS.values())
+    reproduce.add_argument(
+        "--budget", default="quick", type=Literal[tuple(BUDGETS)], help=f"{budgets}. Of learning-rate: {of_ladder}"
+    )
+    reproduce.add_argument("--seeds", nargs="+", type=int, default=None, metavar="SEED", help="one run for each seed")
+    reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
+    reproduce.add_argument(
+        "--workers", type=int | None, default=None, help="runs at once; default: one a core, as memory allows"
+    )
     reproduce.add_argument(
         "--variant",
-        default="both",
-        type=Literal[(*VARIANTS, "both")],
-        help="published: as the report's code ran; intended: as it describes",
+        default=None,
+        type=Literal[(*VARIANTS, "both")] | None,
+        help="of report. published: as its code ran; intended: as it describes; default: both",
     )
     ids = ", ".join(experiment.id for experiment in EXPERIMENTS)
-    reproduce.add_argument("--only", nargs="+", default=None, metavar="ID", help=f"only these experiments: {ids}")
-    reproduce.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="one run for each seed")
-    reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
-    commands.add_subcommand("reproduce", reproduce, help="the report's comparison, from data to page")
+    reproduce.add_argument("--only", nargs="+", default=None, metavar="ID", help=f"of report, only these: {ids}")
+    reproduce.add_argument(
+        "--layers", nargs="+", default=None, metavar="LAYER", help="of learning-rate: which; default: the whole table"
+    )
+    reproduce.add_argument(
+        "--optimizers", nargs="+", default=None, type=Literal[ladder.OPTIMIZERS], help="of learning-rate: default both"
+    )
+    reproduce.add_argument(
+        "--pixels", nargs="+", default=None, type=Literal[ladder.PIXELS], help="of learning-rate: default both"
+    )
+    reproduce.add_argument(
+        "--learning_rates",
+        nargs="+",
+        type=float,
+        default=None,
+        metavar="RATE",
+        help="of learning-rate: instead of two a decade from 1e-3 (sgd) or 1e-4 (adam)",
+    )
+    commands.add_subcommand("reproduce", reproduce, help="an experiment, from data to page")
 
     train = ArgumentParser(
         description="Train Mini Inception once. The run's folder below --out is named by its configuration: the same "
@@ -237,31 +266,71 @@ def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps
 def _reproduce(options: Any) -> int:
     from rich.console import Console
 
+    from evonorm.lab.campaign import results_table
     from evonorm.lab.report import page
-    from evonorm.lab.reproduce import choose, reproduce, results_table
+    from evonorm.lab.reproduce import reproduce
+    from evonorm.lab.sweep import executors
 
+    _only_for(options, "report", ("only", "variant"))
+    _only_for(options, "learning-rate", ("layers", "optimizers", "pixels", "learning_rates"))
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers must be at least 1: got {options.workers}")
     console = Console()
     out = Path(options.out)
-    choose(options.only)
-    dataset = _load(options.data, console)
-    variants = VARIANTS if options.variant == "both" else (options.variant,)
-    runs, comparison = reproduce(
-        dataset,
-        out,
-        console,
-        budget=options.budget,
-        data=options.data,
-        only=options.only,
-        variants=variants,
-        seeds=options.seeds,
-    )
-    console.print(results_table(runs))
-    page.write(out, out / "report.html", comparison=comparison.name)
+    plan, dataset = _planned(options, out, console)
+    workers = options.workers or executors.default_workers(executors.TRAINING_GB)
+    reproduce(plan, dataset, out, console, lambda target: executors.Processes(target, min(workers, len(plan.runs))))
+    if len(plan.runs) <= 24:
+        console.print(results_table(plan.runs))
+    page.write(out, out / "report.html", comparison=plan.listing.name)
     console.print(f"page: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-    if any(run.status in ("stopped", "waiting") for run in runs):
+    if any(run.status in ("stopped", "waiting") for run in plan.runs):
         console.print("stopped; repeat the command to go on", markup=False)
         return INTERRUPTED
-    return FAILED if any(run.status == "failed" for run in runs) else 0
+    return FAILED if any(run.status == "failed" for run in plan.runs) else 0
+
+
+def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageDataset]:
+    from evonorm.lab import reproduce
+    from evonorm.layers import table
+
+    if options.experiment == "report":
+        experiments = reproduce.choose(options.only)
+        variants = VARIANTS if options.variant in (None, "both") else (options.variant,)
+        dataset = _load(options.data, console)
+        plan = reproduce.comparison(
+            dataset,
+            out,
+            budget=options.budget,
+            data=options.data,
+            experiments=experiments,
+            variants=variants,
+            seeds=options.seeds or [0],
+        )
+        return plan, dataset
+    try:
+        layers = [table.get(name).name for name in options.layers or table.names()]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    rungs = list(
+        ladder.rungs(
+            layers,
+            optimizers=options.optimizers or ladder.OPTIMIZERS,
+            pixels=options.pixels or ladder.PIXELS,
+            learning_rates=options.learning_rates,
+            seeds=options.seeds or [0, 1],
+        )
+    )
+    dataset = _load(options.data, console)
+    return reproduce.learning_rate(dataset, out, rungs, budget=options.budget, data=options.data), dataset
+
+
+def _only_for(options: Any, experiment: str, names: Sequence[str]) -> None:
+    for name in names:
+        if options[name] is not None and options.experiment != experiment:
+            raise UserError(
+                f"--{name.replace('_', '-')} is for --experiment {experiment}: got --experiment {options.experiment}"
+            )
 
 
 def _sweep(options: Any) -> int:

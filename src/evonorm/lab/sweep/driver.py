@@ -16,7 +16,7 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
-from evonorm.lab.sweep.executors import Ended, Executor, Lost, Message, Told
+from evonorm.lab.sweep.executors import Ended, Executor, Lost, Message, Moved, Told
 from evonorm.lab.sweep.journal import LOG, METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
 from evonorm.lab.sweep.trial import Job, Outcome, Target
@@ -194,6 +194,8 @@ class _Driver:
     def _handle(self, message: Message, *, stopping: bool) -> None:
         attempt = self._running.get(message.number)
         if attempt is None:
+            return
+        if isinstance(message, Moved):
             return
         if isinstance(message, Told):
             self._told(attempt, message.metrics)

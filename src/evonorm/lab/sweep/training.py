@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import signal
+import time
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What an epoch of ours reports, and what Keras called two of them: a W&B file written for Keras runs unchanged.
 KERAS_NAMES = {"accuracy": "train_accuracy", "loss": "train_loss"}
+MOVED_SECONDS = 1.0
 METRICS = (
     *("train_accuracy", "train_loss", "val_accuracy", "val_loss", "learning_rate", "images_per_second", "seconds"),
     *KERAS_NAMES,
@@ -56,8 +57,8 @@ class Training:
         folder = run_folder(config, dataset, job.sweep_folder)
         watch = _Watch(folder, reporter)
         try:
-            record = train(config, dataset, job.sweep_folder, watch=watch)
-        except KeyboardInterrupt:  # asked to stop when there was no step left to stop at
+            record = train(config, dataset, job.sweep_folder, watch=watch, stop=reporter.stop_requested)
+        except KeyboardInterrupt:  # Ctrl-C reaches the whole terminal; here when there was no step left to stop at
             record = records.read(folder)
         for epoch in record.metrics[watch.told :]:
             watch.epoch(epoch)
@@ -73,22 +74,26 @@ class Training:
 
 
 class _Watch(Silent):
-    """Passes epochs on, first those of an earlier attempt, and turns the driver's wish to stop into a Ctrl-C."""
+    """Passes on how far the run is, and its epochs, first those of an earlier attempt."""
 
     def __init__(self, folder: Path, reporter: Reporter) -> None:
         self.told = 0
-        self._folder, self._reporter, self._asked = folder, reporter, False
+        self._folder, self._reporter = folder, reporter
+        self._steps, self._done, self._moved = 1, 0, 0.0
 
     def begin(self, name: str, *, steps: int, done: int) -> None:
         from evonorm.lab import records
 
+        self._steps, self._done = steps, done
         for epoch in records.read_metrics(self._folder):
             self.epoch(epoch)
 
     def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        if not self._asked and self._reporter.stop_requested():
-            self._asked = True
-            signal.raise_signal(signal.SIGINT)
+        self._done += 1
+        now = time.monotonic()
+        if now - self._moved >= MOVED_SECONDS:
+            self._moved = now
+            self._reporter.moved(self._done / self._steps)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.told += 1
