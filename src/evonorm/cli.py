@@ -282,8 +282,9 @@ def _reproduce(options: Any) -> int:
     reproduce(plan, dataset, out, console, lambda target: executors.Processes(target, min(workers, len(plan.runs))))
     if len(plan.runs) <= 24:
         console.print(results_table(plan.runs))
-    page.write(out, out / "report.html", comparison=plan.listing.name)
-    console.print(f"page: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    written = out / ("report.html" if options.experiment == "report" else f"{options.experiment}.html")
+    page.write(out, written, comparison=plan.listing.name)
+    console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
     if any(run.status in ("stopped", "waiting") for run in plan.runs):
         console.print("stopped; repeat the command to go on", markup=False)
         return INTERRUPTED

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import comparison_page
+from evonorm.lab.report import comparison_page, ladder, ladder_page
 
 
 class Kind(Protocol):
@@ -21,7 +21,7 @@ class Kind(Protocol):
 
 
 # The first that knows the folder draws it; what none knows is a folder of runs.
-KINDS: tuple[Kind, ...] = ()
+KINDS: tuple[Kind, ...] = (ladder_page,)
 
 
 def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
@@ -39,6 +39,8 @@ def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
 
 def render(folder: Path, *, comparison: str | None = None) -> str:
     """The page as text; it loads nothing from anywhere."""
+    if comparison is not None and PurePath(comparison).match(ladder.LISTINGS):
+        return ladder_page.render(folder, comparison)
     if comparison is None:
         for kind in KINDS:
             if kind.holds(folder):

@@ -1,0 +1,38 @@
+"""The page of the learning-rate experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evonorm.lab.report import html, ladder_charts, ladder_findings, tables
+from evonorm.lab.report.comparison import COMPARISONS, Comparison
+from evonorm.lab.report.ladder import listings, read
+
+
+def holds(folder: Path) -> bool:
+    """Whether the folder has the experiment's file, and none of the report's comparison."""
+    return bool(listings(folder)) and not any(folder.glob(COMPARISONS))
+
+
+def render(folder: Path, name: str | None = None) -> str:
+    """The page as text. name: of the experiment's file, if there are several. Raises UserError if it has no runs."""
+    found = read(folder, name)
+    seeds = sorted({int(record.config["seeds"]["model"]) for record in found.records})
+    conditions = tables.conditions(Comparison(dict(found.budget), dict(found.dataset), {}, list(found.records)))
+    conditions = [(name, ", ".join(map(str, seeds)) if name == "seeds" else value) for name, value in conditions]
+    batches = sorted({int(record.config["batch_size"]) for record in found.records})
+    conditions.insert(2, ("batch size", ", ".join(map(str, batches))))
+    return html.fill(
+        "ladder.html.j2",
+        ladder=found,
+        lead=ladder_findings.lead(found),
+        findings=ladder_findings.findings(found),
+        method=ladder_findings.method(found),
+        best_header=ladder_findings.BEST_HEADER,
+        best_rows=ladder_findings.best_rows(found),
+        range_header=ladder_findings.RANGE_HEADER,
+        range_rows=ladder_findings.range_rows(found),
+        charts=ladder_charts.charts(found),
+        conditions=conditions,
+        diverged=[record for record in found.records if record.status == "diverged"],
+    )
