@@ -75,9 +75,9 @@ def plain(layer: str, optimizer: str, pixels: str, rate: float, seed: int) -> fl
 
 def test_the_winner_is_found_at_its_own_best_setting(tmp_path: Path) -> None:
     found = ladder.read(made(tmp_path, plain))
-    assert found.layers == ["evonorm-s0", "bn-relu"]
-    assert (found.trials, found.missing) == (24, 0)
-    assert found.best("evonorm-s0").setting.learning_rate == 0.1
+    assert ladder.layers(found) == ["evonorm-s0", "bn-relu"]
+    assert (found.each, found.missing) == (24, 0)
+    assert found.best("evonorm-s0").place.learning_rate == 0.1
     winner, fairness, pixels, *_ = ladder_findings.findings(found)
     assert winner.answer == "evonorm-s0"
     assert "evonorm-s0 is 10.0 ±" in winner.text
@@ -112,18 +112,18 @@ def test_the_pooled_spread_is_the_noise(tmp_path: Path) -> None:
 
 def test_usable_rates_end_at_worse_ones_and_at_divergence(tmp_path: Path) -> None:
     found = ladder.read(made(tmp_path, plain))
-    usable = found.usable("bn-relu", "sgd", "raw")
+    usable = ladder.usable(found, "bn-relu", "sgd", "raw")
     assert usable is not None
     assert (usable.low, usable.high, usable.open_below, usable.open_above) == (0.01, 0.1, False, True)
     assert usable.decades == pytest.approx(1)
-    adam = found.usable("bn-relu", "adam", "raw")
+    adam = ladder.usable(found, "bn-relu", "adam", "raw")
     assert adam is not None
     assert (adam.low, adam.high, adam.open_above) == (0.01, 0.01, False)
 
 
 def test_a_layer_no_better_than_chance_has_no_usable_rate(tmp_path: Path) -> None:
     found = ladder.read(made(tmp_path, lambda layer, *place: 0.1 if layer == "bn-relu" else 0.5))
-    assert found.usable("bn-relu", "sgd", "raw") is None
+    assert ladder.usable(found, "bn-relu", "sgd", "raw") is None
 
 
 def test_divergence_counts_as_chance(tmp_path: Path) -> None:
@@ -136,13 +136,13 @@ def test_divergence_counts_as_chance(tmp_path: Path) -> None:
 
 def test_only_places_that_every_layer_has_run_count(tmp_path: Path) -> None:
     found = ladder.read(made(tmp_path, plain, absent=lambda layer, rate, seed: layer == "bn-relu" and seed == 1))
-    assert (found.trials, found.missing) == (12, 24)
+    assert (found.each, found.missing) == (12, 24)
     assert all(len(point.values) == 1 for points in found.points.values() for point in points)
 
 
 def test_nothing_shared_is_said(tmp_path: Path) -> None:
     made(tmp_path, plain, absent=lambda layer, rate, seed: layer == "bn-relu")
-    with pytest.raises(UserError, match=r"no setting in .* has ended for every layer yet"):
+    with pytest.raises(UserError, match=r"nothing in .* has ended for every layer yet"):
         ladder.read(tmp_path)
     with pytest.raises(UserError, match="holds no learning-rate-full"):
         ladder.read(tmp_path, "learning-rate-full-0.json")

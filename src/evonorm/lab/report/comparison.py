@@ -13,7 +13,7 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Experiment, Variant
 from evonorm.lab.records import Record
-from evonorm.lab.report import ladder
+from evonorm.lab.report import ladder, trials
 
 COMPARISONS = "comparison-*.json"
 
@@ -140,7 +140,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         [record for record in found.values() if record.name not in named],
         updated=str(content.get("updated", "")),
         name=chosen,
-        other_comparisons=tuple(file for file in [*files, *ladder.listings(runs)] if file != chosen),
+        other_comparisons=tuple(file for file in [*files, *trials.listings(runs, ladder.LISTINGS)] if file != chosen),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evonorm.lab.report.charts import COLOURS, Chart
-from evonorm.lab.report.ladder import Ladder, Point
+from evonorm.lab.report.ladder import Ladder, Point, layers, panel, panels
 
 # Okabe and Ito's remaining colours, and dashes once they are used up.
 _MORE_COLOURS = ("#cc79a7", "#56b4e9", "#e69f00", "#b5a800")
@@ -20,7 +20,7 @@ _MATPLOTLIB_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 
 def charts(ladder: Ladder) -> list[Chart]:
     """One chart for each optimizer and kind of pixels, all with the same vertical axis."""
-    return [_chart(ladder, optimizer, pixels) for optimizer, pixels in ladder.panels()]
+    return [_chart(ladder, optimizer, pixels) for optimizer, pixels in panels(ladder)]
 
 
 def looks(ladder: Ladder) -> dict[str, tuple[str, str]]:
@@ -40,31 +40,31 @@ def picture(ladder: Ladder, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels, style = ladder.panels(), looks(ladder)
-    columns = 2 if len(panels) > 1 else 1
-    rows = math.ceil(len(panels) / columns)
+    drawn, style = panels(ladder), looks(ladder)
+    columns = 2 if len(drawn) > 1 else 1
+    rows = math.ceil(len(drawn) / columns)
     figure = Figure(figsize=(4.6 * columns, 3.3 * rows + 0.5), dpi=_PICTURE_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     low, high = _limits(ladder)
-    for place, (optimizer, pixels) in enumerate(panels):
+    for place, (optimizer, pixels) in enumerate(drawn):
         axes = figure.add_subplot(rows, columns, place + 1)
-        for layer in ladder.layers:
+        for layer in layers(ladder):
             colour, dash = style[layer]
-            panel = ladder.panel(layer, optimizer, pixels)
-            x = [point.setting.learning_rate for point in panel]
-            y = [100 * point.mean for point in panel]
+            points = panel(ladder, layer, optimizer, pixels)
+            x = [point.place.learning_rate for point in points]
+            y = [100 * point.mean for point in points]
             axes.plot(x, y, _MATPLOTLIB_DASHES[dash], color=colour, marker="o", markersize=3.5, label=layer)
             axes.fill_between(
                 x,
-                [100 * min(point.values) for point in panel],
-                [100 * max(point.values) for point in panel],
+                [100 * min(point.values) for point in points],
+                [100 * max(point.values) for point in points],
                 color=colour,
                 alpha=0.15,
                 linewidth=0,
             )
-            lost = [point for point in panel if point.diverged]
+            lost = [point for point in points if point.diverged]
             axes.plot(
-                [point.setting.learning_rate for point in lost],
+                [point.place.learning_rate for point in lost],
                 [100 * point.mean for point in lost],
                 "x",
                 color=colour,
@@ -91,10 +91,10 @@ def _chart(ladder: Ladder, optimizer: str, pixels: str) -> Chart:
     traces: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = []
     style = looks(ladder)
-    for layer in ladder.layers:
-        panel = ladder.panel(layer, optimizer, pixels)
-        traces += _traces(layer, panel, *style[layer])
-        rows += [_row(layer, point) for point in panel]
+    for layer in layers(ladder):
+        points = panel(ladder, layer, optimizer, pixels)
+        traces += _traces(layer, points, *style[layer])
+        rows += [_row(layer, point) for point in points]
     layout = {
         "xaxis": {"title": {"text": "learning rate (logarithmic)"}, "type": "log", "dtick": 1},
         "yaxis": {"title": {"text": "validation accuracy, %"}, "range": list(_limits(ladder))},
@@ -114,29 +114,29 @@ def _chart(ladder: Ladder, optimizer: str, pixels: str) -> Chart:
     )
 
 
-def _traces(layer: str, panel: list[Point], colour: str, dash: str) -> list[dict[str, Any]]:
+def _traces(layer: str, points: list[Point], colour: str, dash: str) -> list[dict[str, Any]]:
     name = html.escape(layer)
-    means = [100 * point.mean for point in panel]
+    means = [100 * point.mean for point in points]
     return [
         {
             "type": "scatter",
             "mode": "lines+markers",
             "name": name,
-            "x": [point.setting.learning_rate for point in panel],
+            "x": [point.place.learning_rate for point in points],
             "y": means,
             "error_y": {
                 "type": "data",
                 "symmetric": False,
-                "array": [100 * max(point.values) - mean for point, mean in zip(panel, means, strict=True)],
-                "arrayminus": [mean - 100 * min(point.values) for point, mean in zip(panel, means, strict=True)],
+                "array": [100 * max(point.values) - mean for point, mean in zip(points, means, strict=True)],
+                "arrayminus": [mean - 100 * min(point.values) for point, mean in zip(points, means, strict=True)],
                 "thickness": 1.2,
                 "width": 3,
             },
             "line": {"color": colour, "dash": dash, "width": 2},
             "marker": {
                 "color": colour,
-                "size": [12 if point.diverged else 6 for point in panel],
-                "symbol": ["x" if point.diverged else "circle" for point in panel],
+                "size": [12 if point.diverged else 6 for point in points],
+                "symbol": ["x" if point.diverged else "circle" for point in points],
             },
             "hovertemplate": f"{name} at %{{x:g}}: %{{y:.1f}} %<extra></extra>",
         }
@@ -145,7 +145,7 @@ def _traces(layer: str, panel: list[Point], colour: str, dash: str) -> list[dict
 
 def _row(layer: str, point: Point) -> tuple[str, ...]:
     each = ", ".join(f"{100 * value:.1f}" for value in point.values)
-    return layer, f"{point.setting.learning_rate:g}", f"{100 * point.mean:.1f}", each, str(point.diverged)
+    return layer, f"{point.place.learning_rate:g}", f"{100 * point.mean:.1f}", each, str(point.diverged)
 
 
 def _limits(ladder: Ladder) -> tuple[float, float]:

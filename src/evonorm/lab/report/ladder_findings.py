@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evonorm.lab.report.ladder import CONFIDENCE, USABLE, Ladder, Point, Range, Setting
+from evonorm.lab.report.ladder import USABLE, Ladder, Range, Setting, layers, panel, panels, usable
+from evonorm.lab.report.trials import CONFIDENCE
 
 # What the report gave every layer, and the layer it suits.
 REPORTS_SETTING = Setting("sgd", "raw", 1e-2)
@@ -37,18 +38,18 @@ BEST_HEADER = ("layer", "best, %", "at", "range of learning rates that are usabl
 def best_rows(ladder: Ladder) -> list[tuple[str, ...]]:
     """BEST_HEADER's columns: every layer, the best first; the range with the best setting's optimizer and pixels."""
     rows: list[tuple[str, ...]] = []
-    for layer in ladder.layers:
+    for layer in layers(ladder):
         best = ladder.best(layer)
-        usable = ladder.usable(layer, best.setting.optimizer, best.setting.pixels)
+        found = usable(ladder, layer, best.place.optimizer, best.place.pixels)
         diverged = sum(point.diverged for point in ladder.points[layer])
         rows.append(
             (
                 layer,
-                _accuracy(best),
-                str(best.setting),
-                _range(usable),
-                _decades(usable),
-                f"{diverged} of {ladder.trials}",
+                str(best),
+                str(best.place),
+                _range(found),
+                _decades(found),
+                f"{diverged} of {ladder.each}",
             )
         )
     return rows
@@ -60,27 +61,21 @@ RANGE_HEADER = ("layer", "optimizer", "pixels", "best, %", "at learning rate", "
 def range_rows(ladder: Ladder) -> list[tuple[str, ...]]:
     """RANGE_HEADER's columns: every layer with every optimizer and kind of pixels."""
     rows: list[tuple[str, ...]] = []
-    for layer in ladder.layers:
-        for optimizer, pixels in ladder.panels():
-            best, usable = ladder.best(layer, optimizer, pixels), ladder.usable(layer, optimizer, pixels)
-            rate = f"{best.setting.learning_rate:g}"
-            rows.append((layer, optimizer, pixels, _accuracy(best), rate, _range(usable), _decades(usable)))
+    for layer in layers(ladder):
+        for optimizer, pixels in panels(ladder):
+            best = max(panel(ladder, layer, optimizer, pixels), key=lambda point: point.mean)
+            found = usable(ladder, layer, optimizer, pixels)
+            rate = f"{best.place.learning_rate:g}"
+            rows.append((layer, optimizer, pixels, str(best), rate, _range(found), _decades(found)))
     return rows
 
 
 def method(ladder: Ladder) -> str:
     """How the numbers above were come by."""
-    spread, freedom = ladder.spread()
-    noise = (
-        f"{100 * spread:.1f} points, the standard deviation of a run about its setting's mean, pooled over "
-        f"{freedom} degrees of freedom"
-        if freedom
-        else f"{100 * spread:.1f} points, the error of counting alone: with one seed nothing else can be known"
-    )
     return (
-        f"Each layer has {ladder.trials} trials at the same places. Value: validation accuracy after the last epoch, "
-        f"averaged over seeds; a run that diverged counts as chance ({100 * ladder.chance:.0f} %). Noise: {noise}; "
-        f"a difference counts if its {100 * CONFIDENCE:.0f} % interval excludes zero. The best of many trials flatters "
+        f"Each layer has {ladder.each} trials at the same places. Value: validation accuracy after the last epoch, "
+        f"averaged over seeds; a run that diverged counts as chance ({100 * ladder.chance:.0f} %). "
+        f"Noise: {ladder.noise()}; a difference counts if its {100 * CONFIDENCE:.0f} % interval excludes zero. The best of many trials flatters "
         "each layer alike, and is no estimate of accuracy on new images. A learning rate is usable if the layer keeps "
         f"{100 * USABLE:.0f} % of what it gains over chance at its best rung, no run there diverged, and no rung "
         "between is worse; its width is between rungs, at least (≥) where the ladder ends first."
@@ -89,9 +84,9 @@ def method(ladder: Ladder) -> str:
 
 def _winner(ladder: Ladder) -> Finding:
     question = "Which layer is best at its own best setting, with equal trials?"
-    first, *others = ladder.layers
+    first, *others = layers(ladder)
     best = ladder.best(first)
-    told = "; ".join(f"{layer} {_accuracy(p)} % ({p.setting})" for layer in ladder.layers for p in [ladder.best(layer)])
+    told = "; ".join(f"{layer} {p!s} % ({p.place})" for layer in layers(ladder) for p in [ladder.best(layer)])
     if not others:
         return Finding(question, f"only {first} was run", f"{told}.")
     level = [
@@ -113,7 +108,7 @@ def _fairness(ladder: Ladder) -> Finding | None:
     if rival_there is None:
         return None
     told, answers = [], []
-    for layer in ladder.layers:
+    for layer in layers(ladder):
         there, best = ladder.at(layer, REPORTS_SETTING), ladder.best(layer)
         if layer == RIVAL or there is None:
             continue
@@ -135,14 +130,15 @@ def _fairness(ladder: Ladder) -> Finding | None:
 
 
 def _pixels(ladder: Ladder) -> Finding | None:
-    kinds = {point.setting.pixels for points in ladder.points.values() for point in points}
+    kinds = {point.place.pixels for points in ladder.points.values() for point in points}
     if len(kinds) < 2:
         return None
     told: list[str] = []
     gaining: list[str] = []
     losing: list[str] = []
-    for layer in ladder.layers:
-        raw, standardized = (ladder.best(layer, pixels=pixels) for pixels in ("raw", "standardized"))
+    for layer in layers(ladder):
+        raw = ladder.best(layer, lambda place: place.pixels == "raw")
+        standardized = ladder.best(layer, lambda place: place.pixels == "standardized")
         gain, error = standardized.mean - raw.mean, ladder.uncertainty(standardized, raw)
         told.append(f"{layer} {100 * gain:+.1f} ± {100 * error:.1f}")
         if abs(gain) > error:
@@ -158,12 +154,12 @@ def _pixels(ladder: Ladder) -> Finding | None:
 
 def _width(ladder: Ladder) -> Finding:
     widths = {}
-    for layer in ladder.layers:
-        ranges = [ladder.usable(layer, optimizer, pixels) for optimizer, pixels in ladder.panels()]
+    for layer in layers(ladder):
+        ranges = [usable(ladder, layer, optimizer, pixels) for optimizer, pixels in panels(ladder)]
         widths[layer] = [0.0 if found is None else found.decades for found in ranges]
     mean = {layer: sum(found) / len(found) for layer, found in widths.items()}
-    widest = [layer for layer in ladder.layers if mean[layer] > max(mean.values()) - 0.05]
-    told = "; ".join(f"{layer} {mean[layer]:.1f}" for layer in ladder.layers)
+    widest = [layer for layer in layers(ladder) if mean[layer] > max(mean.values()) - 0.05]
+    told = "; ".join(f"{layer} {mean[layer]:.1f}" for layer in layers(ladder))
     return Finding(
         "Which layer forgives the wrong learning rate?",
         f"{_listed(widest)}, {max(mean.values()):.1f} decades" if max(mean.values()) > 0 else "none has any width",
@@ -172,23 +168,16 @@ def _width(ladder: Ladder) -> Finding:
 
 
 def _divergence(ladder: Ladder) -> Finding:
-    counts = {layer: sum(point.diverged for point in ladder.points[layer]) for layer in ladder.layers}
+    counts = {layer: sum(point.diverged for point in ladder.points[layer]) for layer in layers(ladder)}
     lost = [layer for layer, count in counts.items() if count]
     lowest = {
-        layer: min((p.setting for p in ladder.points[layer] if p.diverged), key=lambda setting: setting.learning_rate)
+        layer: min((p.place for p in ladder.points[layer] if p.diverged), key=lambda setting: setting.learning_rate)
         for layer in lost
     }
-    told = "; ".join(f"{layer} {counts[layer]} of {ladder.trials}, the lowest {lowest[layer]}" for layer in lost)
+    told = "; ".join(f"{layer} {counts[layer]} of {ladder.each}, the lowest {lowest[layer]}" for layer in lost)
     return Finding(
         "Which layers diverged?", _listed(lost) if lost else "none, on this ladder", f"{told}." if told else ""
     )
-
-
-def _accuracy(point: Point) -> str:
-    text = f"{100 * point.mean:.1f}"
-    if len(point.values) > 1:
-        text += f" ({100 * min(point.values):.1f} to {100 * max(point.values):.1f}, n={len(point.values)})"
-    return text + (f", {point.diverged} diverged" if point.diverged else "")
 
 
 def _range(found: Range | None) -> str:

@@ -6,20 +6,20 @@ from pathlib import Path
 
 from evonorm.lab.report import html, ladder_charts, ladder_findings, tables
 from evonorm.lab.report.comparison import COMPARISONS, Comparison
-from evonorm.lab.report.ladder import listings, read
+from evonorm.lab.report.ladder import LISTINGS, read
+from evonorm.lab.report.trials import listings
 
 
 def holds(folder: Path) -> bool:
     """Whether the folder has the experiment's file, and none of the report's comparison."""
-    return bool(listings(folder)) and not any(folder.glob(COMPARISONS))
+    return bool(listings(folder, LISTINGS)) and not any(folder.glob(COMPARISONS))
 
 
 def render(folder: Path, name: str | None = None) -> str:
     """The page as text. name: of the experiment's file, if there are several. Raises UserError if it has no runs."""
     found = read(folder, name)
-    seeds = sorted({int(record.config["seeds"]["model"]) for record in found.records})
     conditions = tables.conditions(Comparison(dict(found.budget), dict(found.dataset), {}, list(found.records)))
-    conditions = [(name, ", ".join(map(str, seeds)) if name == "seeds" else value) for name, value in conditions]
+    conditions = [(name, ", ".join(map(str, found.seeds)) if name == "seeds" else value) for name, value in conditions]
     batches = sorted({int(record.config["batch_size"]) for record in found.records})
     conditions.insert(2, ("batch size", ", ".join(map(str, batches))))
     return html.fill(
