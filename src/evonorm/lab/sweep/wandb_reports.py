@@ -32,6 +32,10 @@ class OneSource:
         if metrics:
             self._reporter.tell(metrics)
 
+    def lacks(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether the metric is among these, and was never told."""
+        return self.source is None and self._metric in metrics
+
     def stop_requested(self) -> bool:
         """See Reporter."""
         return self._reporter.stop_requested()
@@ -79,7 +83,7 @@ class WandbReports:
                 self._tails.setdefault(path, Tail(path))
         for tail in self._tails.values():
             self._tell(tail, reporter)
-        if ended and self._summary and (reporter.source is None or not self._logged):
+        if ended and self._summary and (not self._logged or reporter.lacks(self._summary)):
             reporter.tell("summary", self._summary)
 
     def _tell(self, tail: Tail, reporter: OneSource) -> None:
