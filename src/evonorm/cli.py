@@ -150,6 +150,16 @@ def build_parser() -> ArgumentParser:
     )
     commands.add_subcommand("report", report, help="the page of runs already made")
 
+    export = ArgumentParser(
+        description="Write the runs or the sweep in a folder as one table: a row a run or trial, with its "
+        "configuration, final and best metrics; --metrics: a row an epoch. Names and types: docs/export.md."
+    )
+    export.add_argument("folder", metavar="FOLDER", help="--out of train, reproduce or sweep, or one run's folder")
+    export.add_argument("--csv", default=None, type=str | None, metavar="FILE", help="as CSV")
+    export.add_argument("--parquet", default=None, type=str | None, metavar="FILE", help="as Parquet (needs pyarrow)")
+    export.add_argument("--metrics", action="store_true", help="a row an epoch, of a program's trial a row a report")
+    commands.add_subcommand("export", export, help="runs or a sweep as one table")
+
     bench = ArgumentParser(
         description="Measure the layers beside their rivals: time, times faster than torch's BatchNorm with ReLU and "
         "than timm, time over what memory alone takes, tensors saved for backward, peak memory. One process, "
@@ -418,6 +428,16 @@ def _report(options: Any) -> int:
     return 0
 
 
+def _export(options: Any) -> int:
+    from evonorm.lab.export import export
+
+    files = {name: Path(value) if (value := getattr(options, name)) else None for name in ("csv", "parquet")}
+    table = export(Path(options.folder), csv=files["csv"], parquet=files["parquet"], metrics=options.metrics)
+    for file in filter(None, files.values()):
+        print(f"{file}: {len(table.rows)} rows, {len(table.columns)} columns")
+    return 0
+
+
 def _bench(options: Any) -> int:
     asked = bench_options.from_arguments(options)
 
@@ -463,6 +483,7 @@ _COMMANDS = {
     "train": _train,
     "sweep": _sweep,
     "report": _report,
+    "export": _export,
     "bench": _bench,
     "layers": _layers,
 }
