@@ -59,6 +59,7 @@ def test_it_runs_from_top_to_bottom(notebook: Any, tmp_path: Path, monkeypatch: 
     assert "evonorm-s0   y = x * sigmoid(v * x) / std_group * weight + bias" in said
     assert "EvoNorm-S0: finished, validation accuracy 0." in said
     assert "2 of 2 trials, 2 finished" in said
+    assert "\x1b" not in said
     kinds = [kind for output in outputs if "data" in output for kind in output.data]
     assert kinds.count("application/vnd.plotly.v1+json") == 2
     assert "image/png" in kinds
