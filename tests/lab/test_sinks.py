@@ -14,7 +14,7 @@ import pytest
 from evonorm import cli
 from evonorm.lab import records, sinks
 from evonorm.lab.progress import Silent
-from evonorm.lab.sinks import Recording, Wanted, tensorboard_sink
+from evonorm.lab.sinks import Recording, Wanted, tensorboard_sink, wandb_sink
 from evonorm.lab.wandb_file import Tail
 
 for name in ("wandb", "tensorboard"):
@@ -227,11 +227,22 @@ def test_a_sink_that_fails_warns_once(
     assert "going on without it, the run's folder has everything" in told
 
 
-def test_online_without_a_key_records_offline_and_asks_nothing(tmp_path: Path) -> None:
+def no_network(*args: Any, **kwargs: Any) -> None:
+    raise ConnectionError("no route to host")
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_online_that_cannot_be_records_offline_and_asks_nothing(
+    network: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not network:
+        monkeypatch.setattr(importlib.import_module("wandb"), "login", no_network)
     watch = Listener()
+    wandb_sink._cannot_log_in.cache_clear()
     sessions(Wanted("online"), tmp_path, watch, 1)
+    wandb_sink._cannot_log_in.cache_clear()
     (told,) = watch.told
-    assert "no API key" in told
+    assert ("no API key" if network else "cannot log in (ConnectionError)") in told
     assert "wandb sync" in told
     (file,) = wandb_files(tmp_path)
     assert [row["epoch"] for row in rows(file)] == [1]

@@ -15,6 +15,7 @@ from evonorm import cli
 from evonorm.lab.sweep import journal
 from evonorm.lab.sweep.trial import Job
 from evonorm.lab.sweep.wandb_reports import OneSource, WandbReports
+from tests.lab.test_wandb_file import history, written
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None and not os.environ.get("CI"), reason="wandb is not installed"
@@ -118,6 +119,30 @@ def test_a_damaged_file_does_not_end_the_trial(tmp_path: Path, capsys: pytest.Ca
         reports.tell(OneSource(told, "loss"), ended=True)
     assert told.reports == []
     assert capsys.readouterr().out.count("is read no further") == 1
+
+
+def summary(**values: str) -> bytes:
+    from wandb.proto import wandb_internal_pb2 as proto
+
+    record = proto.Record()
+    for name, value in values.items():
+        record.summary.update.add(nested_key=[name], value_json=value)
+    content: bytes = record.SerializeToString()
+    return content
+
+
+@pytest.mark.parametrize("logs_besides", [False, True])
+def test_a_metric_that_is_only_in_the_summary(tmp_path: Path, logs_besides: bool) -> None:
+    it, told = job(tmp_path), Told()
+    reports, source = WandbReports(it), OneSource(told, "loss")
+    run = it.folder / "wandb" / "offline-run-1-a"
+    run.mkdir(parents=True)
+    logged = [history(epoch="1")] if logs_besides else []
+    written(run / "run-a.wandb", *logged, summary(epoch="1"), summary(loss="0.5"))
+    reports.tell(source)
+    assert told.reports == [{"epoch": 1}] * logs_besides
+    reports.tell(source, ended=True)
+    assert told.reports[logs_besides:] == [{"epoch": 1, "loss": 0.5}]
 
 
 def test_files_of_an_earlier_attempt_are_not_read_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,18 +49,11 @@ class WandbSink:
 
     def open(self, record: Record) -> None:
         """See Sink."""
-        import wandb
-
-        if self._mode == "online" and not wandb.login(prompt=False, verify=False):
-            self._offline("no API key: `wandb login` keeps one")
+        if self._mode == "online" and (trouble := _cannot_log_in()) is not None:
+            self._mode = "offline"
+            self._say(f"W&B: {trouble}; recording offline, for `wandb sync {self._folder}/wandb/offline-run-*`")
         self._epochs = {row.values["epoch"] for row in self._rows() if not row.summary and "epoch" in row.values}
-        try:
-            self._run = self._init(record)
-        except Exception as error:
-            if self._mode == "offline":
-                raise
-            self._offline(f"{type(error).__name__}")
-            self._run = self._init(record)
+        self._run = self._init(record)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         """See Sink."""
@@ -109,10 +103,6 @@ class WandbSink:
             ),
         )
 
-    def _offline(self, why: str) -> None:
-        self._mode = "offline"
-        self._say(f"W&B: {why}; recording offline, for `wandb sync {self._folder}/wandb/offline-run-*`")
-
     def _id(self) -> str | None:
         """Of the W&B run that this run already is, if any."""
         files = sorted(self._folder.glob("wandb/*run-*/run-*.wandb"))
@@ -126,3 +116,18 @@ class WandbSink:
                 yield from Tail(path).rows()
             except BrokenFile:
                 continue
+
+
+@functools.cache
+def _cannot_log_in() -> str | None:
+    """Why not, without asking the user for anything; None where it is possible.
+
+    Asked before wandb.init, which holds a run's id even where it fails: it could not be gone on with offline. Asked
+    once: where there is no network it takes ten seconds to say so.
+    """
+    import wandb
+
+    try:
+        return None if wandb.login(prompt=False, verify=True) else "no API key: `wandb login` keeps one"
+    except Exception as error:
+        return f"cannot log in ({type(error).__name__})"
