@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from evonorm.lab.data import ImageDataset
     from evonorm.lab.reproduce import Plan
+    from evonorm.lab.sinks import Wanted
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
 
@@ -103,6 +104,7 @@ def build_parser() -> ArgumentParser:
         metavar="RATE",
         help="of learning-rate: instead of two a decade from 1e-3 (sgd) or 1e-4 (adam)",
     )
+    _add_sinks(reproduce)
     commands.add_subcommand("reproduce", reproduce, help="an experiment, from data to page")
 
     train = ArgumentParser(
@@ -113,6 +115,7 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--config", action="config", help="YAML file with any of the options below")
     train.add_class_arguments(TrainConfig, as_group=False)
     train.add_argument("--out", default="runs", help="folder for the run's folder")
+    _add_sinks(train)
     train.add_argument(
         "--profile",
         nargs="?",
@@ -146,6 +149,16 @@ def build_parser() -> ArgumentParser:
         "--comparison", default=None, type=str | None, help="which comparison file, if there are several"
     )
     commands.add_subcommand("report", report, help="the page of runs already made")
+
+    export = ArgumentParser(
+        description="Write the runs or the sweep in a folder as one table: a row a run or trial, with its "
+        "configuration, final and best metrics; --metrics: a row an epoch. Names and types: docs/export.md."
+    )
+    export.add_argument("folder", metavar="FOLDER", help="--out of train, reproduce or sweep, or one run's folder")
+    export.add_argument("--csv", default=None, type=str | None, metavar="FILE", help="as CSV")
+    export.add_argument("--parquet", default=None, type=str | None, metavar="FILE", help="as Parquet (needs pyarrow)")
+    export.add_argument("--metrics", action="store_true", help="a row an epoch, of a program's trial a row a report")
+    commands.add_subcommand("export", export, help="runs or a sweep as one table")
 
     bench = ArgumentParser(
         description="Measure the layers beside their rivals: time, times faster than torch's BatchNorm with ReLU and "
@@ -184,6 +197,7 @@ def _add_sweep_commands(sweep: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="options of training for every trial, in the place of the file's, as in --set epochs=3 train_images=1000",
     )
+    _add_sinks(run)
     commands.add_subcommand("run", run, help="run a sweep file, or go on with it")
 
     status = ArgumentParser(description="Where a sweep stands: how many trials, which is best, which failed and why.")
@@ -196,6 +210,24 @@ def _add_sweep_commands(sweep: ArgumentParser) -> None:
         "--as_args", action="store_true", help="as options of a command: --learning_rate=0.01 --epochs=10"
     )
     commands.add_subcommand("best", best, help="the best trial's parameters")
+
+
+def _add_sinks(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--wandb",
+        default=None,
+        type=Literal["offline", "online"] | None,
+        help="show each run in W&B too; its files lie in the run's folder, project: WANDB_PROJECT, or evonorm",
+    )
+    command.add_argument(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        default=None,
+        type=str | None,
+        metavar="FOLDER",
+        help="show each run in TensorBoard too, below this folder; alone: in the run's own, `tensorboard --logdir OUT`",
+    )
 
 
 def _field_help(name: str) -> str:
@@ -228,11 +260,13 @@ def _train(options: Any) -> int:
     from rich.console import Console
 
     from evonorm.lab.progress import shown
+    from evonorm.lab.sinks import Recording
     from evonorm.lab.training import train
 
     values = dict(options.as_dict())
     values.pop("config", None)
     out = Path(values.pop("out"))
+    wanted = _sinks(values.pop("wandb"), values.pop("tensorboard"), job_type="train")
     profile_steps, profile_json = values.pop("profile"), values.pop("profile_json")
     config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
     if profile_json is not None and profile_steps is None:
@@ -241,8 +275,9 @@ def _train(options: Any) -> int:
     dataset = _load(config.data, console)
     if profile_steps is not None:
         return _profile(config, dataset, console, profile_steps, profile_json)
-    with shown(console) as watch:
-        record = train(config, dataset, out, watch=watch)
+    with shown(console) as watch, Recording(wanted, out, watch) as recording:
+        record = train(config, dataset, out, watch=recording)
+        recording.ended(record)
     console.print(f"{record.status}: {out / record.name}", markup=False, highlight=False, soft_wrap=True)
     if record.status == "stopped":
         console.print("repeat the command to go on", markup=False)
@@ -279,7 +314,14 @@ def _reproduce(options: Any) -> int:
     out = Path(options.out)
     plan, dataset = _planned(options, out, console)
     workers = options.workers or executors.default_workers(executors.TRAINING_GB)
-    reproduce(plan, dataset, out, console, lambda target: executors.Processes(target, min(workers, len(plan.runs))))
+    reproduce(
+        plan,
+        dataset,
+        out,
+        console,
+        lambda target: executors.Processes(target, min(workers, len(plan.runs))),
+        sinks=_sinks(options.wandb, options.tensorboard),
+    )
     if len(plan.runs) <= 24:
         console.print(results_table(plan.runs))
     written = out / ("report.html" if options.experiment == "report" else f"{options.experiment}.html")
@@ -345,8 +387,9 @@ def _sweep_run(options: Any) -> int:
     from evonorm.lab.sweep import command, view
 
     console = Console()
+    sinks = _sinks(options.wandb, options.tensorboard)
     chosen = command.read(Path(options.file), data=options.data, settings=options.set)
-    target = command.target(chosen, Path(options.file), load=lambda source: _load(source, console))
+    target = command.target(chosen, Path(options.file), load=lambda source: _load(source, console), sinks=sinks)
     with view.shown(console) as watch:
         result = command.run(
             chosen,
@@ -385,6 +428,16 @@ def _report(options: Any) -> int:
     return 0
 
 
+def _export(options: Any) -> int:
+    from evonorm.lab.export import export
+
+    files = {name: Path(value) if (value := getattr(options, name)) else None for name in ("csv", "parquet")}
+    table = export(Path(options.folder), csv=files["csv"], parquet=files["parquet"], metrics=options.metrics)
+    for file in filter(None, files.values()):
+        print(f"{file}: {len(table.rows)} rows, {len(table.columns)} columns")
+    return 0
+
+
 def _bench(options: Any) -> int:
     asked = bench_options.from_arguments(options)
 
@@ -407,6 +460,12 @@ def _layers(options: Any) -> int:
     return 0
 
 
+def _sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, **membership: Any) -> Wanted:
+    from evonorm.lab.sinks import Wanted
+
+    return Wanted(wandb, tensorboard).of(**membership)
+
+
 def _load(source: str | None, console: Console) -> ImageDataset:
     """The data, and loudly what a reader of results made with it must know."""
     from evonorm.lab.data import load
@@ -424,6 +483,7 @@ _COMMANDS = {
     "train": _train,
     "sweep": _sweep,
     "report": _report,
+    "export": _export,
     "bench": _bench,
     "layers": _layers,
 }

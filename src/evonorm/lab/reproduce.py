@@ -16,6 +16,7 @@ from evonorm.lab.data import ImageDataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS, Experiment, Variant, train_config
 from evonorm.lab.ladder import LADDER_BUDGETS, Rung
+from evonorm.lab.sinks import Wanted
 from evonorm.lab.sweep.executors import Executor
 from evonorm.lab.sweep.training import Training
 from evonorm.lab.training import run_folder
@@ -32,11 +33,22 @@ class Plan:
 
 
 def reproduce(
-    plan: Plan, dataset: ImageDataset, out: Path, console: Console, executor_of: Callable[[Training], Executor]
+    plan: Plan,
+    dataset: ImageDataset,
+    out: Path,
+    console: Console,
+    executor_of: Callable[[Training], Executor],
+    *,
+    sinks: Wanted | None = None,
 ) -> None:
-    """Trains what is not trained yet and keeps the listing; see campaign.run for how runs end."""
+    """Trains what is not trained yet and keeps the listing; see campaign.run for how runs end.
+
+    sinks: where else the runs are shown, tagged with what they stand for.
+    """
     write_listing(plan.listing, dataset, plan.budget, plan.runs)
-    executor = executor_of(Training({}, dataset.fingerprint))
+    tags = {run.name: tuple(dict.fromkeys(map(_tag, run.entries))) for run in plan.runs}
+    sinks = (sinks or Wanted()).of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
+    executor = executor_of(Training({}, dataset.fingerprint, sinks))
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, plan.what))
     write_listing(plan.listing, dataset, plan.budget, plan.runs)
 
@@ -121,6 +133,10 @@ def _runs(entries: Iterable[tuple[TrainConfig, dict[str, Any]]], dataset: ImageD
         name = run_folder(config, dataset, out).name
         runs.setdefault(name, PlannedRun(name, config)).entries.append(entry | {"run": name})
     return list(runs.values())
+
+
+def _tag(entry: Mapping[str, Any]) -> str:
+    return " ".join(str(value) for name, value in entry.items() if name not in ("seed", "run"))
 
 
 def _serves(entries: Iterable[Mapping[str, Any]]) -> str:

@@ -302,6 +302,8 @@ def identity(sweep: Sweep) -> dict[str, Any]:
     content = asdict(sweep)
     for key in ("run_cap", "name", "description", "notes", "program", "command"):
         del content[key]
+    if content["metric"] and content["metric"]["impute_while_running"] is None:
+        del content["metric"]["impute_while_running"]  # sweeps from before it was a field go on
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent
+from evonorm.lab.sinks import Recording, Wanted
 from evonorm.lab.sweep.distributions import quantile
 from evonorm.lab.sweep.schema import Sweep
 from evonorm.lab.sweep.trial import Job, Outcome, Reporter
@@ -34,12 +35,13 @@ class Training:
     """Trains Mini Inception in run folders below the sweep's; a stopped or killed run goes on from its checkpoint.
 
     fixed: values of TrainConfig fields for every trial. fingerprint: of the data, for a repeated command to agree with.
+    sinks: where else the runs are shown.
     """
 
     resumes = True
 
-    def __init__(self, fixed: Mapping[str, Any], fingerprint: str) -> None:
-        self._fixed, self._fingerprint = dict(fixed), fingerprint
+    def __init__(self, fixed: Mapping[str, Any], fingerprint: str, sinks: Wanted | None = None) -> None:
+        self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
         self._dataset: tuple[str | None, ImageDataset] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -56,14 +58,21 @@ class Training:
         dataset = self._loaded(config.data)
         folder = run_folder(config, dataset, job.sweep_folder)
         watch = _Watch(folder, reporter)
-        try:
-            record = train(config, dataset, job.sweep_folder, watch=watch, stop=reporter.stop_requested)
-        except KeyboardInterrupt:  # Ctrl-C reaches the whole terminal; here when there was no step left to stop at
-            record = records.read(folder)
+        with Recording(self._sinks_of(job), job.sweep_folder, watch) as recording:
+            try:
+                record = train(config, dataset, job.sweep_folder, watch=recording, stop=reporter.stop_requested)
+            except KeyboardInterrupt:  # Ctrl-C reaches the whole terminal; here when there was no step left to stop at
+                record = records.read(folder)
+            recording.ended(record)
         for epoch in record.metrics[watch.told :]:
             watch.epoch(epoch)
         diagnosis = record.summary.get("diagnosis") or {}
         return Outcome(record.status, error=diagnosis.get("cause"), run=record.name)
+
+    def _sinks_of(self, job: Job) -> Wanted:
+        belongs = self._sinks.membership
+        config = {"trial": job.number} if belongs.job_type == "trial" else {}
+        return self._sinks.of(group=belongs.group or job.sweep_folder.resolve().name, config=config)
 
     def _loaded(self, source: str | None) -> ImageDataset:
         from evonorm.lab.data import load
