@@ -75,7 +75,8 @@ def method(ladder: Ladder) -> str:
     return (
         f"Each layer has {ladder.each} trials at the same places. Value: validation accuracy after the last epoch, "
         f"averaged over seeds; a run that diverged counts as chance ({100 * ladder.chance:.0f} %). "
-        f"Noise: {ladder.noise()}; a difference counts if its {100 * CONFIDENCE:.0f} % interval excludes zero. The best of many trials flatters "
+        f"Noise: {ladder.noise()}; a difference counts if its {100 * CONFIDENCE:.0f} % interval excludes zero. "
+        "The best of many trials flatters "
         "each layer alike, and is no estimate of accuracy on new images. A learning rate is usable if the layer keeps "
         f"{100 * USABLE:.0f} % of what it gains over chance at its best rung, no run there diverged, and no rung "
         "between is worse; its width is between rungs, at least (≥) where the ladder ends first."
