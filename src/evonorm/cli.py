@@ -16,7 +16,7 @@ try:
 except ImportError:  # pragma: no cover - the light install
     sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
 
-from evonorm.lab import ladder
+from evonorm.lab import batch_sizes, ladder
 from evonorm.lab.bench import options as bench_options
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
@@ -65,14 +65,20 @@ def build_parser() -> ArgumentParser:
         "command to resume. "
         "report: the report's runs, as published (its EvoNorm layers were identities) and as intended. "
         "learning-rate: every layer at its own best learning rate, with equal trials: SGD and Adam, raw and "
-        "standardized pixels."
+        "standardized pixels. "
+        "batch-size: what layers are worth as batches shrink."
     )
-    reproduce.add_argument("--experiment", default="report", type=Literal["report", "learning-rate"], help="which one")
+    reproduce.add_argument(
+        "--experiment", default="report", type=Literal["report", "learning-rate", "batch-size"], help="which one"
+    )
     reproduce.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
     budgets = "; ".join(f"{b.name}: {b.meaning}" for b in BUDGETS.values())
-    of_ladder = "; ".join(f"{b.name}: {b.meaning}" for b in ladder.LADDER_BUDGETS.values())
+    others = " ".join(
+        f"Of {experiment}, {'; '.join(f'{b.name}: {b.meaning}' for b in of.values())}."
+        for experiment, of in (("learning-rate", ladder.LADDER_BUDGETS), ("batch-size", batch_sizes.BATCH_BUDGETS))
+    )
     reproduce.add_argument(
-        "--budget", default="quick", type=Literal[tuple(BUDGETS)], help=f"{budgets}. Of learning-rate: {of_ladder}"
+        "--budget", default="quick", type=Literal[tuple(BUDGETS)], help=f"of report, {budgets}. {others}"
     )
     reproduce.add_argument("--seeds", nargs="+", type=int, default=None, metavar="SEED", help="one run for each seed")
     reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
@@ -88,7 +94,19 @@ def build_parser() -> ArgumentParser:
     ids = ", ".join(experiment.id for experiment in EXPERIMENTS)
     reproduce.add_argument("--only", nargs="+", default=None, metavar="ID", help=f"of report, only these: {ids}")
     reproduce.add_argument(
-        "--layers", nargs="+", default=None, metavar="LAYER", help="of learning-rate: which; default: the whole table"
+        "--layers",
+        nargs="+",
+        default=None,
+        metavar="LAYER",
+        help="which; default: of learning-rate the whole table, of batch-size " + ", ".join(batch_sizes.LAYERS),
+    )
+    reproduce.add_argument(
+        "--batch_sizes",
+        nargs="+",
+        type=int,
+        default=None,
+        metavar="SIZE",
+        help="of batch-size: default " + ", ".join(map(str, batch_sizes.SIZES)),
     )
     reproduce.add_argument(
         "--optimizers", nargs="+", default=None, type=Literal[ladder.OPTIMIZERS], help="of learning-rate: default both"
@@ -306,8 +324,10 @@ def _reproduce(options: Any) -> int:
     from evonorm.lab.reproduce import reproduce
     from evonorm.lab.sweep import executors
 
-    _only_for(options, "report", ("only", "variant"))
-    _only_for(options, "learning-rate", ("layers", "optimizers", "pixels", "learning_rates"))
+    _only_for(options, ("report",), ("only", "variant"))
+    _only_for(options, ("learning-rate",), ("optimizers", "pixels", "learning_rates"))
+    _only_for(options, ("batch-size",), ("batch_sizes",))
+    _only_for(options, ("learning-rate", "batch-size"), ("layers",))
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers must be at least 1: got {options.workers}")
     console = Console()
@@ -351,28 +371,35 @@ def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageData
             seeds=options.seeds or [0],
         )
         return plan, dataset
+    names = options.layers or (table.names() if options.experiment == "learning-rate" else batch_sizes.LAYERS)
     try:
-        layers = [table.get(name).name for name in options.layers or table.names()]
+        layers = [table.get(name).name for name in names]
     except ValueError as error:
         raise UserError(str(error)) from None
+    seeds = options.seeds or [0, 1]
+    if options.experiment == "batch-size":
+        places = list(batch_sizes.places(layers, sizes=options.batch_sizes or batch_sizes.SIZES, seeds=seeds))
+        dataset = _load(options.data, console)
+        return reproduce.batch_size(dataset, out, places, budget=options.budget, data=options.data), dataset
     rungs = list(
         ladder.rungs(
             layers,
             optimizers=options.optimizers or ladder.OPTIMIZERS,
             pixels=options.pixels or ladder.PIXELS,
             learning_rates=options.learning_rates,
-            seeds=options.seeds or [0, 1],
+            seeds=seeds,
         )
     )
     dataset = _load(options.data, console)
     return reproduce.learning_rate(dataset, out, rungs, budget=options.budget, data=options.data), dataset
 
 
-def _only_for(options: Any, experiment: str, names: Sequence[str]) -> None:
+def _only_for(options: Any, experiments: Sequence[str], names: Sequence[str]) -> None:
     for name in names:
-        if options[name] is not None and options.experiment != experiment:
+        if options[name] is not None and options.experiment not in experiments:
             raise UserError(
-                f"--{name.replace('_', '-')} is for --experiment {experiment}: got --experiment {options.experiment}"
+                f"--{name.replace('_', '-')} is for --experiment {' and '.join(experiments)}: "
+                f"got --experiment {options.experiment}"
             )
 
 

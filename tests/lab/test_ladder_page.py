@@ -9,7 +9,7 @@ import pytest
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import ladder, ladder_charts, ladder_findings, page
+from evonorm.lab.report import ladder, ladder_findings, ladder_page, lines, page
 from evonorm.lab.report.ladder import Setting
 
 RATES = (0.001, 0.01, 0.1)
@@ -149,7 +149,8 @@ def test_nothing_shared_is_said(tmp_path: Path) -> None:
 
 
 def test_charts_and_tables_hold_the_same_numbers(tmp_path: Path) -> None:
-    chart = ladder_charts.charts(ladder.read(made(tmp_path, plain)))[0]
+    found = ladder.read(made(tmp_path, plain))
+    chart = lines.chart(found, ladder.charts(found)[0])
     trace = next(trace for trace in chart.figure["data"] if trace["name"] == "bn-relu")
     assert trace["x"] == list(RATES)
     assert trace["y"] == pytest.approx([30, 50.2, 48.2])
@@ -168,5 +169,5 @@ def test_the_page_holds_it_all_and_escapes_names(tmp_path: Path) -> None:
 
 
 def test_the_picture_is_written(tmp_path: Path) -> None:
-    ladder_charts.picture(ladder.read(made(tmp_path / "runs", plain)), tmp_path / "picture.png")
+    ladder_page.picture(made(tmp_path / "runs", plain), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from evonorm.lab import campaign, experiments, ladder, records, reproduce
+from evonorm.lab import batch_sizes, campaign, experiments, ladder, records, reproduce
+from evonorm.lab.batch_sizes import BatchBudget
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import Budget
 from evonorm.lab.ladder import LadderBudget
-from evonorm.lab.report import page
+from evonorm.lab.report import batches, page
 from evonorm.lab.report.comparison import read
 from evonorm.lab.sweep.executors import InThisProcess, Processes
 from evonorm.lab.sweep.training import Training
@@ -28,6 +29,7 @@ TINY = Budget("tiny", 1, 16, 8, "a test")
 def tiny_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(experiments.BUDGETS, "tiny", TINY)
     monkeypatch.setitem(ladder.LADDER_BUDGETS, "tiny", LadderBudget("tiny", 1, 16, 8, 8, "a test"))
+    monkeypatch.setitem(batch_sizes.BATCH_BUDGETS, "tiny", BatchBudget("tiny", 1, 16, 8, "a test"))
 
 
 @pytest.fixture
@@ -115,6 +117,30 @@ def test_worker_processes_make_the_same_runs(tmp_path: Path, source: str) -> Non
     for entry in entries:
         record = records.read(tmp_path / "out" / entry["run"])
         assert (record.config["layer"], record.config["seeds"]["model"]) == (entry["layer"], entry["seed"])
+
+
+def test_batch_sizes_from_data_to_page(tmp_path: Path) -> None:
+    places = batch_sizes.places(["bn-relu", "evonorm-s0"], sizes=[4, 16], seeds=[0])
+    plan = reproduce.batch_size(pictures(), tmp_path, places, budget="tiny")
+    reproduce.reproduce(plan, pictures(), tmp_path, console(), lambda target: InThisProcess(Here()))
+    assert [run.status for run in plan.runs] == ["finished"] * 4
+    found = batches.read(tmp_path)
+    assert {layer: sorted(point.place for point in points) for layer, points in found.points.items()} == {
+        "bn-relu": [4, 16],
+        "evonorm-s0": [4, 16],
+    }
+    for run in plan.runs:
+        config = records.read(tmp_path / run.name).config
+        assert config["learning_rate"] == pytest.approx(0.01 * config["batch_size"] / 128)
+    page.write(tmp_path, tmp_path / "page.html")
+    assert "What does a batch of 4 cost, against one of 16" in (tmp_path / "page.html").read_text()
+    batches.picture(tmp_path, tmp_path / "picture.svg")
+    assert "<svg" in (tmp_path / "picture.svg").read_text()
+
+
+def test_batch_size_must_be_at_least_one() -> None:
+    with pytest.raises(UserError, match="at least 1: got 0"):
+        list(batch_sizes.places(["bn-relu"], sizes=[0]))
 
 
 def test_a_failed_run_does_not_stop_the_rest(tmp_path: Path) -> None:

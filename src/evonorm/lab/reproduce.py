@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from evonorm.lab import campaign, ladder
+from evonorm.lab import batch_sizes, campaign, ladder
+from evonorm.lab.batch_sizes import BATCH_BUDGETS, Place
 from evonorm.lab.campaign import Board, PlannedRun, budget_images, write_listing
 from evonorm.lab.config import TrainConfig
 from evonorm.lab.data import ImageDataset
@@ -24,7 +25,7 @@ from evonorm.lab.training import run_folder
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of an experiment, and the file that lists what each stands for. budget: BUDGETS' or LADDER_BUDGETS'."""
+    """The runs of an experiment, and the file that lists what each stands for. budget: one of the experiment's own."""
 
     what: str
     runs: list[PlannedRun]
@@ -125,6 +126,25 @@ def learning_rate(
         run.label = f"{place['learning_rate']:g}, {place['pixels']}, seed {place['seed']}"
     listing = out / f"learning-rate-{chosen.name}-{dataset.fingerprint}.json"
     return Plan(f"learning rates, {chosen.name}", runs, chosen, listing)
+
+
+def batch_size(
+    dataset: ImageDataset, out: Path, places: Iterable[Place], *, budget: str = "quick", data: str | None = None
+) -> Plan:
+    """The batch-size experiment; see batch_sizes."""
+    chosen = BATCH_BUDGETS[budget]
+    entries = (
+        (
+            batch_sizes.train_config(place, chosen, data=data),
+            {"layer": place.layer, "batch_size": place.batch_size, "seed": place.seed},
+        )
+        for place in places
+    )
+    runs = _runs(entries, dataset, out)
+    for run in runs:
+        run.label = f"batch {run.entries[0]['batch_size']}, seed {run.entries[0]['seed']}"
+    listing = out / f"batch-size-{chosen.name}-{dataset.fingerprint}.json"
+    return Plan(f"batch sizes, {chosen.name}", runs, chosen, listing)
 
 
 def _runs(entries: Iterable[tuple[TrainConfig, dict[str, Any]]], dataset: ImageDataset, out: Path) -> list[PlannedRun]:

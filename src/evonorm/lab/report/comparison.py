@@ -13,7 +13,7 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Experiment, Variant
 from evonorm.lab.records import Record
-from evonorm.lab.report import ladder, trials
+from evonorm.lab.report import trials
 
 COMPARISONS = "comparison-*.json"
 
@@ -127,6 +127,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         return Comparison({}, {}, {}, list(found.values()))
     chosen = name or max(files, key=lambda file: str(files[file].get("updated", "")))
     content = files[chosen]
+    others = [name for kind in (trials.LEARNING_RATE, trials.BATCH_SIZE) for name in trials.listings(runs, kind)]
     try:
         cells = _cells(content["entries"], found)
         named = {entry["run"] for entry in content["entries"]}
@@ -140,7 +141,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         [record for record in found.values() if record.name not in named],
         updated=str(content.get("updated", "")),
         name=chosen,
-        other_comparisons=tuple(file for file in [*files, *trials.listings(runs, ladder.LISTINGS)] if file != chosen),
+        other_comparisons=tuple(file for file in (*files, *others) if file != chosen),
     )
 
 

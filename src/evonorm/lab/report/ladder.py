@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from evonorm.lab.ladder import OPTIMIZERS, PIXELS
 from evonorm.lab.report import trials
+from evonorm.lab.report.lines import Panel
 from evonorm.lab.report.trials import Trials
 
-LISTINGS = "learning-rate-*.json"
+LISTINGS = trials.LEARNING_RATE
 # A learning rate is usable where the layer keeps so much of what it gains over chance at its best, and none diverges.
 USABLE = 0.9
+OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam"}
 
 
 class Setting(NamedTuple):
@@ -87,6 +89,21 @@ def usable(ladder: Ladder, layer: str, optimizer: str, pixels: str) -> Range | N
         high += 1
     rates = [point.place.learning_rate for point in points]
     return Range(rates[low], rates[high], low == 0, high == len(points) - 1)
+
+
+def charts(ladder: Ladder) -> list[Panel]:
+    """One for each optimizer and kind of pixels."""
+    return [
+        Panel(
+            f"{OPTIMIZER_NAMES[optimizer]}, {pixels} pixels",
+            "learning rate",
+            {
+                layer: [(point.place.learning_rate, point) for point in panel(ladder, layer, optimizer, pixels)]
+                for layer in layers(ladder)
+            },
+        )
+        for optimizer, pixels in panels(ladder)
+    ]
 
 
 def _setting(entry: Mapping[str, Any]) -> Setting:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from evonorm.lab.report.ladder import USABLE, Ladder, Range, Setting, layers, panel, panels, usable
-from evonorm.lab.report.trials import CONFIDENCE
+from evonorm.lab.report.trials import CONFIDENCE, Finding, listed
 
 # What the report gave every layer, and the layer it suits.
 REPORTS_SETTING = Setting("sgd", "raw", 1e-2)
 RIVAL = "bn-relu"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A question, a short answer, and the numbers behind it."""
-
-    question: str
-    answer: str
-    text: str
 
 
 def findings(ladder: Ladder) -> list[Finding]:
@@ -97,7 +86,7 @@ def _winner(ladder: Ladder) -> Finding:
     lead_points, error = 100 * (best.mean - second.mean), 100 * ladder.uncertainty(best, second)
     text = f"{told}. {first} is {lead_points:.1f} ± {error:.1f} points above {others[0]}."
     if level:
-        return Finding(question, f"no winner: {_listed([first, *level])} cannot be told apart", text)
+        return Finding(question, f"no winner: {listed([first, *level])} cannot be told apart", text)
     return Finding(question, first, text)
 
 
@@ -144,8 +133,8 @@ def _pixels(ladder: Ladder) -> Finding | None:
         told.append(f"{layer} {100 * gain:+.1f} ± {100 * error:.1f}")
         if abs(gain) > error:
             (gaining if gain > 0 else losing).append(layer)
-    parts = [f"helps {_listed(gaining)}"] if gaining else []
-    parts += [f"harms {_listed(losing)}"] if losing else []
+    parts = [f"helps {listed(gaining)}"] if gaining else []
+    parts += [f"harms {listed(losing)}"] if losing else []
     return Finding(
         "Does standardizing the pixels matter, each at its best learning rate?",
         " and ".join(parts) or "no difference that can be told from noise",
@@ -163,7 +152,7 @@ def _width(ladder: Ladder) -> Finding:
     told = "; ".join(f"{layer} {mean[layer]:.1f}" for layer in layers(ladder))
     return Finding(
         "Which layer forgives the wrong learning rate?",
-        f"{_listed(widest)}, {max(mean.values()):.1f} decades" if max(mean.values()) > 0 else "none has any width",
+        f"{listed(widest)}, {max(mean.values()):.1f} decades" if max(mean.values()) > 0 else "none has any width",
         f"Decades of usable learning rates, averaged over optimizers and pixels: {told}.",
     )
 
@@ -177,7 +166,7 @@ def _divergence(ladder: Ladder) -> Finding:
     }
     told = "; ".join(f"{layer} {counts[layer]} of {ladder.each}, the lowest {lowest[layer]}" for layer in lost)
     return Finding(
-        "Which layers diverged?", _listed(lost) if lost else "none, on this ladder", f"{told}." if told else ""
+        "Which layers diverged?", listed(lost) if lost else "none, on this ladder", f"{told}." if told else ""
     )
 
 
@@ -189,7 +178,3 @@ def _decades(found: Range | None) -> str:
     if found is None:
         return "0"
     return f"{'≥ ' if found.open_below or found.open_above else ''}{found.decades:.1f}"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evonorm.lab.report import html, ladder_charts, ladder_findings, tables
+from evonorm.lab.report import html, ladder_findings, lines, tables
 from evonorm.lab.report.comparison import COMPARISONS, Comparison
-from evonorm.lab.report.ladder import LISTINGS, read
+from evonorm.lab.report.ladder import LISTINGS, charts, read
 from evonorm.lab.report.trials import listings
 
 
 def holds(folder: Path) -> bool:
-    """Whether the folder has the experiment's file, and none of the report's comparison."""
+    """Whether the folder has this experiment's file, and no comparison, which comes first."""
     return bool(listings(folder, LISTINGS)) and not any(folder.glob(COMPARISONS))
 
 
@@ -32,7 +32,13 @@ def render(folder: Path, name: str | None = None) -> str:
         best_rows=ladder_findings.best_rows(found),
         range_header=ladder_findings.RANGE_HEADER,
         range_rows=ladder_findings.range_rows(found),
-        charts=ladder_charts.charts(found),
+        charts=[lines.chart(found, panel) for panel in charts(found)],
         conditions=conditions,
         diverged=[record for record in found.records if record.status == "diverged"],
     )
+
+
+def picture(folder: Path, path: Path, name: str | None = None) -> None:
+    """Writes the charts as one picture, in the format that the path's suffix names."""
+    found = read(folder, name)
+    lines.picture(found, charts(found), path)

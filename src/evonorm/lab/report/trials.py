@@ -19,6 +19,8 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import Record
 
+# The files of the experiments that are read so.
+LEARNING_RATE, BATCH_SIZE = "learning-rate-*.json", "batch-size-*.json"
 CONFIDENCE = 0.95
 PlaceT = TypeVar("PlaceT", bound=Hashable)
 
@@ -116,6 +118,20 @@ class Trials(Generic[PlaceT]):
     def counting_error(self, accuracy: float) -> float:
         """Standard error of an accuracy counted on the validation images."""
         return math.sqrt(accuracy * (1 - accuracy) / max(1, int(self.dataset["test_images"])))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question, a short answer, and the numbers behind it."""
+
+    question: str
+    answer: str
+    text: str
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def listings(folder: Path, pattern: str) -> list[str]:
