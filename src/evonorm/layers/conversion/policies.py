@@ -20,13 +20,16 @@ START = ("carried", "fresh")
 class Site:
     """A normalization of the model and what becomes of it; written to JSON as it stands.
 
-    name: qualified name of the module. norm, channels, follows: as found. what: `replaced ...` or `kept: ...`, with
-    the reason. replaced: whether it is; then activate, groups, eps, momentum, sync are the new layer's, removals how
-    the activation is switched off, conv the convolution that gets a bias. trainable: None as the original is.
+    name: qualified name of the module. norm: its class. family: batch, group, instance, frozen (a BatchNorm that is
+    constant), own (a NormActivation) or other. channels, follows: as found; activation: of which it is the sole
+    source. what: `replaced ...` or `kept: ...`, with the reason. replaced: whether it is; then activate, groups, eps,
+    momentum and sync are the new layer's, removals how the activation is switched off, conv the convolution that gets
+    a bias.
     """
 
     name: str
     norm: str
+    family: str
     channels: int
     follows: str
     activation: str | None
@@ -81,7 +84,7 @@ class Policy:
     def decide(self, found: Found, where: Callable[[Site], bool] | None) -> Site:
         """What becomes of a normalization, and why."""
         norm = found.norm
-        site = Site(found.name, norm.kind, norm.channels, found.follows, found.activation, "")
+        site = Site(found.name, norm.kind, norm.family, norm.channels, found.follows, found.activation, "")
         why = self._refusal(found)
         if why is None and where is not None and not where(site):
             why = "the predicate `where` excludes it"
