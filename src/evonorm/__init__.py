@@ -11,18 +11,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evonorm import functional as functional
     from evonorm import models as models
+    from evonorm.layers.conversion import Plan as Plan
+    from evonorm.layers.conversion import convert as convert
+    from evonorm.layers.conversion import parameter_groups as parameter_groups
+    from evonorm.layers.conversion import plan as plan
     from evonorm.layers.functional import norm_act as norm_act
     from evonorm.layers.modules import NormActivation as NormActivation
     from evonorm.layers.table import names as names
 
 __version__ = "0.1.0"
-__all__ = ["NormActivation", "__version__", "functional", "models", "names", "norm_act"]
+__all__ = [
+    "NormActivation",
+    "Plan",
+    "__version__",
+    "convert",
+    "functional",
+    "models",
+    "names",
+    "norm_act",
+    "parameter_groups",
+    "plan",
+]
 
 _SUBMODULES = ("functional", "models")
 _HOME = {
     "NormActivation": "evonorm.layers.modules",
+    "Plan": "evonorm.layers.conversion",
+    "convert": "evonorm.layers.conversion",
     "names": "evonorm.layers.table",
     "norm_act": "evonorm.layers.functional",
+    "parameter_groups": "evonorm.layers.conversion",
+    "plan": "evonorm.layers.conversion",
 }
 
 

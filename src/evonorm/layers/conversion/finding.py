@@ -1,0 +1,286 @@
+"""What follows each normalization, and which activations can be taken out with it."""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.conv import _ConvNd
+
+from evonorm.layers.conversion.kinds import (
+    Norm,
+    activation_label,
+    function_label,
+    is_norm_function,
+    norm_of,
+    writes_in_place,
+)
+from evonorm.layers.conversion.rewriting import Edit, locate
+from evonorm.layers.conversion.structure import follower
+from evonorm.layers.conversion.tracing import Place, Position, Slot, Trace
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One way to switch an activation off: the module `target` becomes an identity wherever it is registered, or only
+    in the slot `key` of the sequence `target`, or `edit` takes its call out of a method of `target`."""
+
+    target: str
+    key: str | None = None
+    edit: Edit | None = None
+
+    def __str__(self) -> str:
+        if self.edit is not None:
+            return f"{self.edit.text} in {self.target or 'the model'}.{self.edit.method}"
+        return self.target if self.key is None else f"{self.target}[{self.key}]".lstrip(".")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A normalization of the model. follows: in words, what its output meets. activation: label of the activation of
+    which it is the sole source, None if there is none. removals: how that is switched off; empty if it is inside.
+    conv: the convolution without bias that feeds it alone."""
+
+    name: str
+    norm: Norm
+    follows: str
+    activation: str | None = None
+    removals: tuple[Removal, ...] = ()
+    conv: str | None = None
+    flat: bool = False
+    traced: bool = True
+
+
+@dataclass
+class _Draft:
+    found: Found
+    activations: list[fx.Node]
+
+
+def find(trace: Trace) -> list[Found]:
+    """Every normalization of the traced model, in the model's order; functional ones last."""
+    return _Finder(trace).find()
+
+
+class _Finder:
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.modules = dict(trace.model.named_modules())
+        self.calls: dict[str, list[tuple[str, fx.Node]]] = defaultdict(list)
+        self.at: dict[Place, set[fx.Node]] = defaultdict(set)
+        for part, node in trace.nodes():
+            if node in trace.modules:
+                self.calls[trace.modules[node]].append((part, node))
+            if (place := trace.places.get(node)) is not None:
+                self.at[place].add(node)
+        self.labels: dict[str, tuple[str | None, bool]] = {}
+
+    def find(self) -> list[Found]:
+        drafts = {name: self._draft(name, norm) for name, m in self.modules.items() if (norm := norm_of(m)) is not None}
+        # What one site cannot switch off may keep another from it, so until nothing changes.
+        while True:
+            wanted = {node for draft in drafts.values() for node in draft.activations}
+            refused = False
+            for draft in drafts.values():
+                why = next((w for node in draft.activations if isinstance(w := self._way(node, wanted), str)), None)
+                if why is not None:
+                    label = draft.found.activation
+                    draft.found = Found(
+                        draft.found.name,
+                        draft.found.norm,
+                        f"{label} follows, which cannot be switched off for it alone: {why}",
+                        conv=draft.found.conv,
+                        flat=draft.found.flat,
+                    )
+                    draft.activations = []
+                    refused = True
+            if not refused:
+                break
+        found = [self._finished(draft, wanted) for draft in drafts.values()]
+        return found + self._functional()
+
+    def _finished(self, draft: _Draft, wanted: set[fx.Node]) -> Found:
+        if not draft.activations:
+            return draft.found
+        ways = dict.fromkeys(w for node in draft.activations if isinstance(w := self._way(node, wanted), Removal))
+        return Found(**{**vars(draft.found), "removals": tuple(ways)})
+
+    def _functional(self) -> list[Found]:
+        seen = {}
+        for part, node in self.trace.nodes():
+            if node.op == "call_function" and is_norm_function(node.target):
+                place = self.trace.places.get(node)
+                where = place.owner if isinstance(place, Position) else part
+                kind = f"F.{getattr(node.target, '__name__', 'norm')}"
+                name = f"{where}: {kind}" if where else kind
+                seen[name] = Found(name, Norm(kind, "other", reason="called as a function, not a module"), "")
+        return list(seen.values())
+
+    # One normalization.
+
+    def _draft(self, name: str, norm: Norm) -> _Draft:
+        calls = self.calls[name]
+        if not calls:
+            return _Draft(self._unseen(name, norm), [])
+        conv, flat = self._source(calls)
+        if norm.activation is not None:
+            found = Found(name, norm, f"{norm.activation} inside", norm.activation, conv=conv, flat=flat)
+            return _Draft(found, [])
+        followed = [self._follow(part, node) for part, node in calls]
+        words = next((words for words, label, _ in followed if label is None), followed[0][0])
+        labels = {label for _, label, _ in followed}
+        if len(labels) > 1:
+            words = f"it is called several times, and what follows differs: {words}"
+        label = followed[0][1] if len(labels) == 1 else None
+        activations = [node for _, _, nodes in followed for node in nodes] if label else []
+        return _Draft(Found(name, norm, words, label, conv=conv, flat=flat), activations)
+
+    def _unseen(self, name: str, norm: Norm) -> Found:
+        """A normalization that no forward calls that could be followed."""
+        owner, _, key = name.rpartition(".")
+        if norm.activation is not None:
+            return Found(name, norm, f"{norm.activation} inside", norm.activation, traced=False)
+        if owner not in self.trace.failures:
+            return Found(name, norm, "no forward that could be followed calls it", traced=False)
+        parent = self.modules[owner]
+        child = follower(parent, key)
+        act = parent._modules.get(child) if child is not None else None
+        label = activation_label(act) if act is not None else None
+        homes = sum(module is act for m in self.modules.values() for module in m._modules.values())
+        if child is None or label is None or homes != 1:
+            words = f"what follows is unknown: {type(parent).__name__} could not be followed"
+            return Found(name, norm, words, traced=False)
+        target = f"{owner}.{child}" if owner else child
+        words = f"{label} follows in the source of {type(parent).__name__}"
+        return Found(name, norm, words, label, (Removal(target),), traced=False)
+
+    def _follow(self, part: str, node: fx.Node) -> tuple[str, str | None, list[fx.Node]]:
+        """What the output of a call meets: in words, the label of its activation, the activation's calls."""
+        users = self._users(node)
+        if not users:
+            return "nothing reads its output", None, []
+        told = [self._activation(user, source) for user, source in users]
+        first_label, in_place = told[0]
+        if first_label is not None and in_place:
+            # Whoever reads the tensor after this reads it activated.
+            return f"{first_label} follows", first_label, [users[0][0]]
+        labels = {label for label, _ in told}
+        if len(labels) == 1 and first_label is not None:
+            return f"{first_label} follows", first_label, [user for user, _ in users]
+        others = [self._words(part, user) for (user, _), (label, _) in zip(users, told, strict=True) if label is None]
+        if None not in labels:
+            return f"several activations follow: {', '.join(sorted(str(label) for label in labels))}", None, []
+        if labels != {None}:
+            activated = next(label for label in labels if label)
+            return f"{activated} follows, but its output is read elsewhere too: {others[0]}", None, []
+        return others[0], None, []
+
+    def _users(self, node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+        """Who reads a tensor, in the order of the calls, identities passed through: (reader, what it reads)."""
+        users = []
+        for user in node.users:
+            if user in self.trace.modules and isinstance(self.modules[self.trace.modules[user]], nn.Identity):
+                users += self._users(user)
+            else:
+                users.append((user, node))
+        return users
+
+    def _activation(self, node: fx.Node, source: fx.Node) -> tuple[str | None, bool]:
+        """The label of a call that is an activation of `source` alone, and whether it overwrites it."""
+        if node.all_input_nodes != [source]:
+            return None, False
+        if node.op == "call_module":
+            return self._module_label(self.trace.modules[node])
+        if node.op in ("call_function", "call_method"):
+            name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+            in_place = name.endswith("_") or node.kwargs.get("inplace") is True or True in node.args[1:]
+            return function_label(node.target), in_place
+        return None, False
+
+    def _module_label(self, name: str) -> tuple[str | None, bool]:
+        if name not in self.labels:
+            module = self.modules[name]
+            label = activation_label(module)
+            self.labels[name] = label, label is not None and writes_in_place(module)
+        return self.labels[name]
+
+    def _words(self, part: str, node: fx.Node) -> str:
+        if node.op == "output":
+            where = part or "the model"
+            return f"it is the output of {where}" + (", beyond which the data could not be followed" if part else "")
+        if node.op == "call_module":
+            name = self.trace.modules[node]
+            opaque = ", which could not be followed" if name in self.trace.failures else ""
+            return f"{type(self.modules[name]).__name__} follows{opaque}"
+        target: Any = node.target
+        name = str(target if isinstance(target, str) else getattr(target, "__name__", target)).strip("_")
+        known = {"add": "an addition", "iadd": "an addition", "mul": "a multiplication", "imul": "a multiplication"}
+        known |= {"cat": "a concatenation", "sigmoid": "a sigmoid, a gate,", "stack": "a concatenation"}
+        return f"{known.get(name, name)} follows"
+
+    # How an activation is switched off.
+
+    def _way(self, node: fx.Node, wanted: set[fx.Node]) -> Removal | str:
+        """How the activation's call can go when all of `wanted` go, or why it cannot."""
+        place = self.trace.places.get(node)
+        if node.op == "call_module":
+            name = self.trace.modules[node]
+            if {n for _, n in self.calls[name]} <= wanted and not self._is_called_unseen(name):
+                return Removal(name)
+        if place is None:
+            return "it is called outside the model's own methods"
+        if place in self.trace.blocked or not self.at[place] <= wanted:
+            return "the same line of code serves others, which need it"
+        if isinstance(place, Slot):
+            return Removal(place.container, key=place.key)
+        kind = type(self.modules[place.owner])
+        edit = locate(kind, place.method, place.end, bound=node.op == "call_method")
+        return edit if isinstance(edit, str) else Removal(place.owner, edit=edit)
+
+    def _is_called_unseen(self, name: str) -> bool:
+        """Whether a module whose forward could not be followed holds this one too."""
+        module = self.modules[name]
+        return any(child is module for parent in self.trace.failures for child in self.modules[parent].children())
+
+    # What feeds it.
+
+    def _source(self, calls: list[tuple[str, fx.Node]]) -> tuple[str | None, bool]:
+        """The convolution without a bias that alone feeds these calls, and whether their input has no space."""
+        convs, flats = set(), []
+        for _, node in calls:
+            source = node.all_input_nodes[0] if node.all_input_nodes else None
+            name = self.trace.modules.get(source) if source is not None else None
+            module = self.modules[name] if name is not None else None
+            sole = source is not None and len(source.users) == 1
+            takes = isinstance(module, _ConvNd) and module.bias is None and sole
+            convs.add(name if takes else None)
+            flats.append(self._is_flat(source))
+        conv = convs.pop() if len(convs) == 1 else None
+        if conv is not None and len(self.calls[conv]) != len(calls):
+            conv = None
+        return conv, any(flats)
+
+    def _is_flat(self, node: fx.Node | None) -> bool:
+        """Whether a tensor is (N, C): it comes from a Linear or a flattening, as far back as that can be told."""
+        while node is not None:
+            if node.op == "call_module":
+                module = self.modules[self.trace.modules[node]]
+                if isinstance(module, nn.Linear | nn.Flatten | nn.LazyLinear):
+                    return True
+                if "Conv" in type(module).__name__ or "Pool" in type(module).__name__:
+                    return False
+            elif _called(node, torch.flatten, "flatten", torch.nn.functional.linear):
+                return True
+            elif _called(node, operator.add, "mean", torch.mean, "view", "reshape", torch.reshape):
+                return False
+            node = node.all_input_nodes[0] if node.all_input_nodes else None
+        return False
+
+
+def _called(node: fx.Node, *targets: Callable[..., Any] | str) -> bool:
+    return node.op in ("call_function", "call_method") and node.target in targets

@@ -1,0 +1,182 @@
+"""The plan of a conversion: made, read, written, carried out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from evonorm.layers.conversion.applying import apply
+from evonorm.layers.conversion.finding import Removal, find
+from evonorm.layers.conversion.policies import Policy, Site, Without
+from evonorm.layers.conversion.rewriting import Edit
+from evonorm.layers.conversion.tracing import trace
+from evonorm.layers.functional import Backend
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of every normalization of a model; `str(plan)` tells it, `apply` does it.
+
+    sites: one for each, in the model's order. unfollowed: modules whose forward could not be followed, and why.
+    """
+
+    model_name: str
+    policy: Policy
+    sites: tuple[Site, ...]
+    unfollowed: dict[str, str]
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    def apply(self, model: nn.Module | None = None) -> nn.Module:
+        """A new model with the layers replaced; the given one, by default the planned one, is untouched.
+
+        Raises ValueError if `model` is missing where the plan was read from JSON, or is not the one planned.
+        """
+        given = model if model is not None else self.model
+        if given is None:
+            raise ValueError("a plan read from JSON has no model: pass the original one, plan.apply(model)")
+        return apply(given, self.sites, self.policy)
+
+    @property
+    def replaced(self) -> tuple[Site, ...]:
+        """The sites that are replaced."""
+        return tuple(site for site in self.sites if site.replaced)
+
+    def __str__(self) -> str:
+        done = len(self.replaced)
+        head = f"{self.model_name}: {self.policy.layer} in the place of {done} of {len(self.sites)} normalizations"
+        lines = [f"{head}, {len(self.sites) - done} kept"]
+        width = max((len(site.name) for site in self.sites), default=0)
+        kinds = {site: f"{site.norm}({site.channels})" if site.channels else site.norm for site in self.sites}
+        kind_width = max(map(len, kinds.values()), default=0)
+        lines += [f"  {site.name:{width}}  {kinds[site]:{kind_width}}  {site.what}" for site in self.sites]
+        for name, why in self.unfollowed.items():
+            lines.append(f"  {name or 'the model itself'}: its forward could not be followed, its parts were ({why})")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The plan as text; from_json(text).apply(model) does to a fresh model what this one does."""
+        content = {
+            "format": FORMAT,
+            "model": self.model_name,
+            "policy": asdict(self.policy),
+            "sites": [asdict(site) for site in self.sites],
+            "unfollowed": self.unfollowed,
+        }
+        return json.dumps(content, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan that `to_json` wrote. Raises ValueError if the text is none."""
+        try:
+            content = json.loads(text)
+            if content["format"] != FORMAT:
+                raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
+            sites = tuple(Site(**{**site, "removals": _removals(site["removals"])}) for site in content["sites"])
+            return cls(content["model"], Policy(**content["policy"]), sites, content["unfollowed"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"this is no plan that Plan.to_json wrote: {error}") from error
+
+
+def _removals(rows: list[dict[str, Any]]) -> tuple[Removal, ...]:
+    return tuple(Removal(**{**row, "edit": Edit(**row["edit"]) if row["edit"] else None}) for row in rows)
+
+
+def plan(
+    model: nn.Module,
+    layer: str = "evonorm-s0",
+    *,
+    groups: int | None = None,
+    group_size: int | None = None,
+    fit_groups: bool = True,
+    eps: float | None = None,
+    momentum: float | None = None,
+    backend: Backend = "auto",
+    without_activation: Without = "keep",
+    where: Callable[[Site], bool] | None = None,
+    conv_bias: bool = False,
+    start: Literal["carried", "fresh"] = "carried",
+    trainable: bool | None = None,
+) -> Plan:
+    """What putting `layer` into `model` would do to each of its normalizations; the model is neither run nor changed.
+
+    The data are followed with torch.fx, not names. A normalization with an activation of which it is the sole source
+    is replaced together with it, whatever way the activation is called. An activation is not taken where another path
+    needs it, and never added unless asked.
+
+    layer: a name of the table. groups: number of groups, default 32 or, at a GroupNorm, its own; group_size: channels
+    a group instead; fit_groups takes the largest divisor of C not above it, as the paper's code does. eps: default
+    the replaced norm's own for a layer of its kind (bn-* for BatchNorm, gn-* for GroupNorm), else the layer's.
+    momentum: default the replaced norm's. backend: as in NormActivation.
+
+    without_activation, at norms that no activation follows: `keep` leaves the norm as it is; `affine` puts the layer
+    there with its activation off, which is affine alone for an EvoNorm (the paper's and timm's usage before a
+    residual addition) and normalization for the others; `replace` puts the layer there whole, activation added.
+    where: called with each Site; False keeps it. conv_bias: a convolution without bias that alone feeds a replaced
+    norm gets one, zero at the start: an EvoNorm subtracts no mean that would cancel it. start: `carried` keeps
+    weight, bias and running statistics, `fresh` starts as a new layer. trainable: of the new parameters; default as
+    the replaced norm's weight is.
+
+    Raises ValueError if the layer is unknown, a choice is none of the possible, or groups does not divide the
+    channels of a site and fit_groups is off.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
+    policy = Policy(
+        layer,
+        groups=groups,
+        group_size=group_size,
+        fit_groups=fit_groups,
+        eps=eps,
+        momentum=momentum,
+        backend=backend,
+        without_activation=without_activation,
+        conv_bias=conv_bias,
+        start=start,
+        trainable=trainable,
+    )
+    seen = trace(model)
+    sites = tuple(policy.decide(found, where) for found in find(seen))
+    return Plan(type(model).__name__, policy, sites, seen.failures, model)
+
+
+def convert(
+    model: nn.Module,
+    layer: str = "evonorm-s0",
+    *,
+    groups: int | None = None,
+    group_size: int | None = None,
+    fit_groups: bool = True,
+    eps: float | None = None,
+    momentum: float | None = None,
+    backend: Backend = "auto",
+    without_activation: Without = "keep",
+    where: Callable[[Site], bool] | None = None,
+    conv_bias: bool = False,
+    start: Literal["carried", "fresh"] = "carried",
+    trainable: bool | None = None,
+) -> nn.Module:
+    """A new model with `layer` in the place of its normalizations and their activations: plan(...).apply().
+
+    The arguments are those of `evonorm.plan`; the given model is untouched.
+    """
+    return plan(
+        model,
+        layer,
+        groups=groups,
+        group_size=group_size,
+        fit_groups=fit_groups,
+        eps=eps,
+        momentum=momentum,
+        backend=backend,
+        without_activation=without_activation,
+        where=where,
+        conv_bias=conv_bias,
+        start=start,
+        trainable=trainable,
+    ).apply()

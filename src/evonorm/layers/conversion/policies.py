@@ -1,0 +1,142 @@
+"""What is to be done at each normalization: the choices, checked, and the decision with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from evonorm.layers import table
+from evonorm.layers.conversion.finding import Found, Removal
+from evonorm.layers.functional import BACKENDS, Backend
+from evonorm.layers.statistics import groups_in_force
+
+Without = Literal["keep", "affine", "replace"]
+WITHOUT = ("keep", "affine", "replace")
+START = ("carried", "fresh")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A normalization of the model and what becomes of it; written to JSON as it stands.
+
+    name: qualified name of the module. norm: its class. family: batch, group, instance, frozen (a BatchNorm that is
+    constant), own (a NormActivation) or other. channels, follows: as found; activation: of which it is the sole
+    source. what: `replaced ...` or `kept: ...`, with the reason. replaced: whether it is; then activate, groups, eps,
+    momentum and sync are the new layer's, removals how the activation is switched off, conv the convolution that gets
+    a bias.
+    """
+
+    name: str
+    norm: str
+    family: str
+    channels: int
+    follows: str
+    activation: str | None
+    what: str
+    replaced: bool = False
+    activate: bool = True
+    groups: int = 1
+    eps: float = 1e-5
+    momentum: float = 0.1
+    sync: bool = False
+    removals: tuple[Removal, ...] = ()
+    conv: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The choices of `evonorm.plan`, which documents them. Raises ValueError if one is none of the possible."""
+
+    layer: str
+    groups: int | None = None
+    group_size: int | None = None
+    fit_groups: bool = True
+    eps: float | None = None
+    momentum: float | None = None
+    backend: Backend = "auto"
+    without_activation: Without = "keep"
+    conv_bias: bool = False
+    start: Literal["carried", "fresh"] = "carried"
+    trainable: bool | None = None
+
+    def __post_init__(self) -> None:
+        table.get(self.layer)
+        for name, value, possible in (
+            ("backend", self.backend, BACKENDS),
+            ("without_activation", self.without_activation, WITHOUT),
+            ("start", self.start, START),
+        ):
+            if value not in possible:
+                raise ValueError(f"{name} must be one of {', '.join(possible)}: got {value!r}")
+        for name, number in (("groups", self.groups), ("group_size", self.group_size)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1: got {name}={number}")
+        if self.groups is not None and self.group_size is not None:
+            raise ValueError(
+                f"groups and group_size exclude each other: got groups={self.groups}, group_size={self.group_size}"
+            )
+        if self.eps is not None and self.eps < 0:
+            raise ValueError(f"eps must not be negative: got eps={self.eps}")
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be between 0 and 1: got momentum={self.momentum}")
+
+    def decide(self, found: Found, where: Callable[[Site], bool] | None) -> Site:
+        """What becomes of a normalization, and why."""
+        norm = found.norm
+        site = Site(found.name, norm.kind, norm.family, norm.channels, found.follows, found.activation, "")
+        why = self._refusal(found)
+        if why is None and where is not None and not where(site):
+            why = "the predicate `where` excludes it"
+        if why is None and found.activation is None and self.without_activation == "keep":
+            why = found.follows
+        if why is not None:
+            return Site(**{**vars(site), "what": f"kept: {why}"})
+        return Site(**{**vars(site), "what": self._words(found), **self._setting(found)})
+
+    def _refusal(self, found: Found) -> str | None:
+        row, norm = table.get(self.layer), found.norm
+        if norm.reason is not None:
+            return norm.reason
+        if found.flat:
+            return "its input is (N, C), without space"
+        if row.running and norm.family == "batch" and not norm.tracks:
+            return f"it tracks no running statistics, which {row.name} needs in evaluation"
+        return None
+
+    def _setting(self, found: Found) -> dict[str, object]:
+        row, norm = table.get(self.layer), found.norm
+        same = row.native == {"batch": "batch_norm", "frozen": "batch_norm", "group": "group_norm"}.get(norm.family)
+        default = norm.groups or 32
+        try:
+            wanted = self.groups or default
+            groups = groups_in_force(norm.channels, wanted, self.group_size, fit=self.fit_groups) if row.grouped else 1
+        except ValueError as error:
+            raise ValueError(f"{found.name}: {error}") from None
+        momentum = self.momentum if self.momentum is not None else norm.momentum
+        return {
+            "replaced": True,
+            "activate": found.activation is not None or self.without_activation == "replace",
+            "groups": groups,
+            "eps": self.eps if self.eps is not None else norm.eps if same else row.eps,
+            "momentum": 0.1 if momentum is None else momentum,
+            "sync": norm.sync and bool(row.running),
+            "removals": found.removals,
+            "conv": found.conv if self.conv_bias else None,
+        }
+
+    def _words(self, found: Found) -> str:
+        if found.activation is not None:
+            words = f"replaced with its {found.activation}"
+            words += f" ({', '.join(map(str, found.removals))})" if found.removals else ""
+        elif self.without_activation == "affine":
+            words = f"replaced, activation off, {found.follows}"
+        else:
+            words = f"replaced, activation added, {found.follows}"
+        words += "" if found.traced else "; by structure, not followed"
+        row, norm = table.get(self.layer), found.norm
+        if norm.family == "frozen" and row.running:
+            words += "; its statistics, frozen until now, will move in training"
+        if norm.family == "batch" and norm.momentum is None and row.running and self.momentum is None:
+            words += "; its average over all batches becomes one of momentum 0.1"
+        return words

@@ -1,0 +1,234 @@
+"""Follows the data through a model: one graph where torch.fx can, else one for each part that it can.
+
+Nothing is computed: symbols run through the model's own forward, on a copy that shares the parameters, once as in
+training and once as in evaluation. Each call is known by its place in the code, so that it can be taken out there.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx, nn
+
+from evonorm.layers.conversion.kinds import norm_of
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A call by an nn.Sequential of its child `key`."""
+
+    container: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Position:
+    """A call in the source of a method of the module `owner`; end: line and column where the call ends."""
+
+    owner: str
+    method: str
+    end: tuple[int, int]
+
+
+Place = Slot | Position
+
+
+@dataclass
+class Trace:
+    """All that was seen. failures: module name -> why its forward could not be followed; then its parts were."""
+
+    model: nn.Module
+    graphs: list[tuple[str, fx.Graph]] = field(default_factory=list)
+    modules: dict[fx.Node, str] = field(default_factory=dict)
+    places: dict[fx.Node, Place | None] = field(default_factory=dict)
+    blocked: set[Place] = field(default_factory=set)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def nodes(self) -> Iterator[tuple[str, fx.Node]]:
+        """Every node of every graph, with the name of the module that the graph is of."""
+        for part, graph in self.graphs:
+            for node in graph.nodes:
+                yield part, node
+
+    def add(self, other: Trace) -> None:
+        """Joins another trace of the same model."""
+        self.graphs += other.graphs
+        self.modules |= other.modules
+        self.places |= other.places
+        self.blocked |= other.blocked
+        self.failures |= other.failures
+
+
+def trace(model: nn.Module) -> Trace:
+    """Follows `model` in training and in evaluation; the model itself is not run, nor changed."""
+    seen = []
+    for training in (True, False):
+        skeleton = _skeleton(model).train(training)
+        names = {id(module): name for name, module in skeleton.named_modules()}
+        result = Trace(skeleton)
+        _follow("", skeleton, names, result)
+        seen.append(result)
+    # A model that is whole in one mode is judged by that mode (torchvision's detectors want targets in training).
+    whole = [result for result in seen if "" not in result.failures] or seen
+    joined = Trace(model)
+    for result in whole:
+        joined.add(result)
+    return joined
+
+
+def _skeleton(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares every tensor."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, tensors)
+
+
+def _follow(name: str, module: nn.Module, names: dict[int, str], result: Trace) -> None:
+    if norm_of(module) is not None or not any(True for _ in module.children()):
+        return
+    tracer = _Tracer(module, names)
+    try:
+        graph = tracer.trace(module, _defaults(module))
+    except Exception as error:  # whatever the model's own code raises on symbols
+        result.failures[name] = _reason(error)
+        opaque = [name]
+    else:
+        result.graphs.append((name, graph))
+        result.modules |= tracer.modules
+        result.places |= tracer.places
+        result.blocked |= tracer.blocked
+        result.failures |= tracer.failures
+        opaque = list(tracer.failures)
+    by_name = {names[id(part)]: part for part in module.modules()}
+    for parent in opaque:
+        for child in by_name[parent].children():
+            _follow(names[id(child)], child, names, result)
+
+
+def _defaults(module: nn.Module) -> dict[str, Any]:
+    """Arguments that a caller may leave out are left out."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 90 else f"{text[:87]}..."
+
+
+class _Tracer(fx.Tracer):
+    """torch.fx's, with places, with nn.Sequential's slots, and with modules that fail left as one opaque call."""
+
+    def __init__(self, root: nn.Module, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.modules: dict[fx.Node, str] = {}
+        self.places: dict[fx.Node, Place | None] = {}
+        self.blocked: set[Place] = set()
+        self.failures: dict[str, str] = {}
+        self._owners = [root]
+        self._slot: Slot | None = None
+        self._steps = iter(root._modules) if _is_sequential(root) else iter(())
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        childless = not any(True for _ in m.children())
+        return childless or norm_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        place = self._place()
+        name = self.names[id(m)]
+        if self.is_leaf_module(m, self.path_of_module(m)):
+            return self._leaf(m, name, args, kwargs, place)
+        if place is not None:
+            self.blocked.add(place)
+        if _is_sequential(m) and len(args) == 1 and not kwargs:
+            return self._sequence(m, name, args[0])
+        before = list(self.graph.nodes)
+        failures = dict(self.failures)
+        self._owners.append(m)
+        try:
+            # forward, not the call: the hooks are the user's and are not to see symbols.
+            return m.forward(*args, **kwargs)
+        except Exception as error:
+            self._forget(set(before))
+            self.failures = failures | {name: _reason(error)}
+            return self._leaf(m, name, args, kwargs, place)
+        finally:
+            self._owners.pop()
+
+    def create_proxy(self, kind: str, *args: Any, **kwargs: Any) -> fx.Proxy:
+        proxy = super().create_proxy(kind, *args, **kwargs)
+        if kind in ("call_function", "call_method"):
+            self.places[proxy.node] = self._position()
+        return proxy
+
+    def _leaf(
+        self, m: nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place | None
+    ) -> fx.Proxy:
+        proxy = self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+        self.modules[proxy.node] = name
+        self.places[proxy.node] = place
+        return proxy
+
+    def _sequence(self, m: nn.Module, name: str, x: Any) -> Any:
+        self._owners.append(m)
+        try:
+            for key, child in m._modules.items():
+                self._slot = Slot(name, key)
+                x = child(x)  # type: ignore[misc]
+        finally:
+            self._slot = None
+            self._owners.pop()
+        return x
+
+    def _forget(self, kept: set[fx.Node]) -> None:
+        for node in reversed(list(self.graph.nodes)):
+            if node not in kept:
+                self.graph.erase_node(node)
+                self.modules.pop(node, None)
+                self.places.pop(node, None)
+
+    def _place(self) -> Place | None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            return slot
+        if len(self._owners) == 1 and _is_sequential(self._owners[0]):
+            key = next(self._steps, None)
+            return None if key is None else Slot(self.names[id(self._owners[0])], key)
+        return self._position()
+
+    def _position(self) -> Position | None:
+        """The call in the owner's own methods that led here straight, through torch's frames alone."""
+        owner = self._owners[-1]
+        frame: Any = sys._getframe(1)
+        while frame is not None and (frame.f_globals.get("__name__", "") + ".").startswith(("torch.", f"{__name__}.")):
+            frame = frame.f_back
+        if frame is None or frame.f_code.co_argcount == 0:
+            return None
+        code = frame.f_code
+        if frame.f_locals.get(code.co_varnames[0]) is not owner:
+            return None
+        method = method_of(type(owner), code)
+        _, line, _, column = list(code.co_positions())[frame.f_lasti // 2]
+        if method is None or line is None or column is None:
+            return None
+        return Position(self.names[id(owner)], method, (line, column))
+
+
+def method_of(kind: type, code: Any) -> str | None:
+    """The name of the method of `kind` that runs `code`, if it is the one in force."""
+    for base in kind.__mro__:
+        for name, value in vars(base).items():
+            if getattr(value, "__code__", None) is code:
+                return name if getattr(getattr(kind, name, None), "__code__", None) is code else None
+    return None
+
+
+def _is_sequential(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
