@@ -371,7 +371,7 @@ def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageData
             seeds=options.seeds or [0],
         )
         return plan, dataset
-    names = options.layers or (table.names() if options.experiment == "learning-rate" else batch_sizes.LAYERS)
+    names = options.layers or (table.distinct() if options.experiment == "learning-rate" else batch_sizes.LAYERS)
     try:
         layers = [table.get(name).name for name in names]
     except ValueError as error:

@@ -28,7 +28,7 @@ def scrambled(layer: nn.Module) -> nn.Module:
 
 def test_the_table_has_the_promised_rows() -> None:
     assert names() == (
-        *(f"evonorm-{kind}" for kind in ("b0", "b1", "b2", "s0", "s1", "s2")),
+        *(f"evonorm-{kind}" for kind in ("b0", "b1", "b2", "s0", "s1", "s2", "s0a", "s1a", "s2a")),
         *("frn-tlu", "bn-relu", "bn-silu", "gn-relu", "gn-silu", "none"),
     )
 
