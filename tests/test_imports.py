@@ -20,6 +20,9 @@ WITHOUT_TORCH = [
     "lab/records.py",
     "lab/experiments.py",
     "lab/report",
+    "lab/sinks",
+    "lab/export.py",
+    "lab/wandb_file.py",
     "lab/sweep",
     "cli.py",
 ]

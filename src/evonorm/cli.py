@@ -16,6 +16,7 @@ try:
 except ImportError:  # pragma: no cover - the light install
     sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
 
+from evonorm.lab import batch_sizes, ladder
 from evonorm.lab.bench import options as bench_options
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evonorm.lab.data import ImageDataset
+    from evonorm.lab.reproduce import Plan
+    from evonorm.lab.sinks import Wanted
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
 
@@ -58,23 +61,69 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True, metavar="COMMAND")
 
     reproduce = ArgumentParser(
-        description="Train the report's runs, as published (its EvoNorm layers were identities) and as intended, and "
-        "write a page that compares them. Finished runs are kept, stopped ones go on: repeat the command to resume."
+        description="Run an experiment and write its page. Finished runs are kept, stopped ones go on: repeat the "
+        "command to resume. "
+        "report: the report's runs, as published (its EvoNorm layers were identities) and as intended. "
+        "learning-rate: every layer at its own best learning rate, with equal trials: SGD and Adam, raw and "
+        "standardized pixels. "
+        "batch-size: what layers are worth as batches shrink."
+    )
+    reproduce.add_argument(
+        "--experiment", default="report", type=Literal["report", "learning-rate", "batch-size"], help="which one"
     )
     reproduce.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
     budgets = "; ".join(f"{b.name}: {b.meaning}" for b in BUDGETS.values())
-    reproduce.add_argument("--budget", default="quick", type=Literal[tuple(BUDGETS)], help=budgets)
+    others = " ".join(
+        f"Of {experiment}, {'; '.join(f'{b.name}: {b.meaning}' for b in of.values())}."
+        for experiment, of in (("learning-rate", ladder.LADDER_BUDGETS), ("batch-size", batch_sizes.BATCH_BUDGETS))
+    )
+    reproduce.add_argument(
+        "--budget", default="quick", type=Literal[tuple(BUDGETS)], help=f"of report, {budgets}. {others}"
+    )
+    reproduce.add_argument("--seeds", nargs="+", type=int, default=None, metavar="SEED", help="one run for each seed")
+    reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
+    reproduce.add_argument(
+        "--workers", type=int | None, default=None, help="runs at once; default: one a core, as memory allows"
+    )
     reproduce.add_argument(
         "--variant",
-        default="both",
-        type=Literal[(*VARIANTS, "both")],
-        help="published: as the report's code ran; intended: as it describes",
+        default=None,
+        type=Literal[(*VARIANTS, "both")] | None,
+        help="of report. published: as its code ran; intended: as it describes; default: both",
     )
     ids = ", ".join(experiment.id for experiment in EXPERIMENTS)
-    reproduce.add_argument("--only", nargs="+", default=None, metavar="ID", help=f"only these experiments: {ids}")
-    reproduce.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="one run for each seed")
-    reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
-    commands.add_subcommand("reproduce", reproduce, help="the report's comparison, from data to page")
+    reproduce.add_argument("--only", nargs="+", default=None, metavar="ID", help=f"of report, only these: {ids}")
+    reproduce.add_argument(
+        "--layers",
+        nargs="+",
+        default=None,
+        metavar="LAYER",
+        help="which; default: of learning-rate the whole table, of batch-size " + ", ".join(batch_sizes.LAYERS),
+    )
+    reproduce.add_argument(
+        "--batch_sizes",
+        nargs="+",
+        type=int,
+        default=None,
+        metavar="SIZE",
+        help="of batch-size: default " + ", ".join(map(str, batch_sizes.SIZES)),
+    )
+    reproduce.add_argument(
+        "--optimizers", nargs="+", default=None, type=Literal[ladder.OPTIMIZERS], help="of learning-rate: default both"
+    )
+    reproduce.add_argument(
+        "--pixels", nargs="+", default=None, type=Literal[ladder.PIXELS], help="of learning-rate: default both"
+    )
+    reproduce.add_argument(
+        "--learning_rates",
+        nargs="+",
+        type=float,
+        default=None,
+        metavar="RATE",
+        help="of learning-rate: instead of two a decade from 1e-3 (sgd) or 1e-4 (adam)",
+    )
+    _add_sinks(reproduce)
+    commands.add_subcommand("reproduce", reproduce, help="an experiment, from data to page")
 
     train = ArgumentParser(
         description="Train Mini Inception once. The run's folder below --out is named by its configuration: the same "
@@ -84,6 +133,7 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--config", action="config", help="YAML file with any of the options below")
     train.add_class_arguments(TrainConfig, as_group=False)
     train.add_argument("--out", default="runs", help="folder for the run's folder")
+    _add_sinks(train)
     train.add_argument(
         "--profile",
         nargs="?",
@@ -117,6 +167,16 @@ def build_parser() -> ArgumentParser:
         "--comparison", default=None, type=str | None, help="which comparison file, if there are several"
     )
     commands.add_subcommand("report", report, help="the page of runs already made")
+
+    export = ArgumentParser(
+        description="Write the runs or the sweep in a folder as one table: a row a run or trial, with its "
+        "configuration, final and best metrics; --metrics: a row an epoch. Names and types: docs/export.md."
+    )
+    export.add_argument("folder", metavar="FOLDER", help="--out of train, reproduce or sweep, or one run's folder")
+    export.add_argument("--csv", default=None, type=str | None, metavar="FILE", help="as CSV")
+    export.add_argument("--parquet", default=None, type=str | None, metavar="FILE", help="as Parquet (needs pyarrow)")
+    export.add_argument("--metrics", action="store_true", help="a row an epoch, of a program's trial a row a report")
+    commands.add_subcommand("export", export, help="runs or a sweep as one table")
 
     bench = ArgumentParser(
         description="Measure the layers beside their rivals: time, times faster than torch's BatchNorm with ReLU and "
@@ -155,6 +215,7 @@ def _add_sweep_commands(sweep: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="options of training for every trial, in the place of the file's, as in --set epochs=3 train_images=1000",
     )
+    _add_sinks(run)
     commands.add_subcommand("run", run, help="run a sweep file, or go on with it")
 
     status = ArgumentParser(description="Where a sweep stands: how many trials, which is best, which failed and why.")
@@ -167,6 +228,24 @@ def _add_sweep_commands(sweep: ArgumentParser) -> None:
         "--as_args", action="store_true", help="as options of a command: --learning_rate=0.01 --epochs=10"
     )
     commands.add_subcommand("best", best, help="the best trial's parameters")
+
+
+def _add_sinks(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--wandb",
+        default=None,
+        type=Literal["offline", "online"] | None,
+        help="show each run in W&B too; its files lie in the run's folder, project: WANDB_PROJECT, or evonorm",
+    )
+    command.add_argument(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        default=None,
+        type=str | None,
+        metavar="FOLDER",
+        help="show each run in TensorBoard too, below this folder; alone: in the run's own, `tensorboard --logdir OUT`",
+    )
 
 
 def _field_help(name: str) -> str:
@@ -199,11 +278,13 @@ def _train(options: Any) -> int:
     from rich.console import Console
 
     from evonorm.lab.progress import shown
+    from evonorm.lab.sinks import Recording
     from evonorm.lab.training import train
 
     values = dict(options.as_dict())
     values.pop("config", None)
     out = Path(values.pop("out"))
+    wanted = _sinks(values.pop("wandb"), values.pop("tensorboard"), job_type="train")
     profile_steps, profile_json = values.pop("profile"), values.pop("profile_json")
     config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
     if profile_json is not None and profile_steps is None:
@@ -212,8 +293,9 @@ def _train(options: Any) -> int:
     dataset = _load(config.data, console)
     if profile_steps is not None:
         return _profile(config, dataset, console, profile_steps, profile_json)
-    with shown(console) as watch:
-        record = train(config, dataset, out, watch=watch)
+    with shown(console) as watch, Recording(wanted, out, watch) as recording:
+        record = train(config, dataset, out, watch=recording)
+        recording.ended(record)
     console.print(f"{record.status}: {out / record.name}", markup=False, highlight=False, soft_wrap=True)
     if record.status == "stopped":
         console.print("repeat the command to go on", markup=False)
@@ -237,31 +319,88 @@ def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps
 def _reproduce(options: Any) -> int:
     from rich.console import Console
 
+    from evonorm.lab.campaign import results_table
     from evonorm.lab.report import page
-    from evonorm.lab.reproduce import choose, reproduce, results_table
+    from evonorm.lab.reproduce import reproduce
+    from evonorm.lab.sweep import executors
 
+    _only_for(options, ("report",), ("only", "variant"))
+    _only_for(options, ("learning-rate",), ("optimizers", "pixels", "learning_rates"))
+    _only_for(options, ("batch-size",), ("batch_sizes",))
+    _only_for(options, ("learning-rate", "batch-size"), ("layers",))
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers must be at least 1: got {options.workers}")
     console = Console()
     out = Path(options.out)
-    choose(options.only)
-    dataset = _load(options.data, console)
-    variants = VARIANTS if options.variant == "both" else (options.variant,)
-    runs, comparison = reproduce(
+    plan, dataset = _planned(options, out, console)
+    workers = options.workers or executors.default_workers(executors.TRAINING_GB)
+    reproduce(
+        plan,
         dataset,
         out,
         console,
-        budget=options.budget,
-        data=options.data,
-        only=options.only,
-        variants=variants,
-        seeds=options.seeds,
+        lambda target: executors.Processes(target, min(workers, len(plan.runs))),
+        sinks=_sinks(options.wandb, options.tensorboard),
     )
-    console.print(results_table(runs))
-    page.write(out, out / "report.html", comparison=comparison.name)
-    console.print(f"page: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-    if any(run.status in ("stopped", "waiting") for run in runs):
+    if len(plan.runs) <= 24:
+        console.print(results_table(plan.runs))
+    written = out / ("report.html" if options.experiment == "report" else f"{options.experiment}.html")
+    page.write(out, written, comparison=plan.listing.name)
+    console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
+    if any(run.status in ("stopped", "waiting") for run in plan.runs):
         console.print("stopped; repeat the command to go on", markup=False)
         return INTERRUPTED
-    return FAILED if any(run.status == "failed" for run in runs) else 0
+    return FAILED if any(run.status == "failed" for run in plan.runs) else 0
+
+
+def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageDataset]:
+    from evonorm.lab import reproduce
+    from evonorm.layers import table
+
+    if options.experiment == "report":
+        experiments = reproduce.choose(options.only)
+        variants = VARIANTS if options.variant in (None, "both") else (options.variant,)
+        dataset = _load(options.data, console)
+        plan = reproduce.comparison(
+            dataset,
+            out,
+            budget=options.budget,
+            data=options.data,
+            experiments=experiments,
+            variants=variants,
+            seeds=options.seeds or [0],
+        )
+        return plan, dataset
+    names = options.layers or (table.names() if options.experiment == "learning-rate" else batch_sizes.LAYERS)
+    try:
+        layers = [table.get(name).name for name in names]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    seeds = options.seeds or [0, 1]
+    if options.experiment == "batch-size":
+        places = list(batch_sizes.places(layers, sizes=options.batch_sizes or batch_sizes.SIZES, seeds=seeds))
+        dataset = _load(options.data, console)
+        return reproduce.batch_size(dataset, out, places, budget=options.budget, data=options.data), dataset
+    rungs = list(
+        ladder.rungs(
+            layers,
+            optimizers=options.optimizers or ladder.OPTIMIZERS,
+            pixels=options.pixels or ladder.PIXELS,
+            learning_rates=options.learning_rates,
+            seeds=seeds,
+        )
+    )
+    dataset = _load(options.data, console)
+    return reproduce.learning_rate(dataset, out, rungs, budget=options.budget, data=options.data), dataset
+
+
+def _only_for(options: Any, experiments: Sequence[str], names: Sequence[str]) -> None:
+    for name in names:
+        if options[name] is not None and options.experiment not in experiments:
+            raise UserError(
+                f"--{name.replace('_', '-')} is for --experiment {' and '.join(experiments)}: "
+                f"got --experiment {options.experiment}"
+            )
 
 
 def _sweep(options: Any) -> int:
@@ -275,8 +414,9 @@ def _sweep_run(options: Any) -> int:
     from evonorm.lab.sweep import command, view
 
     console = Console()
+    sinks = _sinks(options.wandb, options.tensorboard)
     chosen = command.read(Path(options.file), data=options.data, settings=options.set)
-    target = command.target(chosen, Path(options.file), load=lambda source: _load(source, console))
+    target = command.target(chosen, Path(options.file), load=lambda source: _load(source, console), sinks=sinks)
     with view.shown(console) as watch:
         result = command.run(
             chosen,
@@ -315,6 +455,16 @@ def _report(options: Any) -> int:
     return 0
 
 
+def _export(options: Any) -> int:
+    from evonorm.lab.export import export
+
+    files = {name: Path(value) if (value := getattr(options, name)) else None for name in ("csv", "parquet")}
+    table = export(Path(options.folder), csv=files["csv"], parquet=files["parquet"], metrics=options.metrics)
+    for file in filter(None, files.values()):
+        print(f"{file}: {len(table.rows)} rows, {len(table.columns)} columns")
+    return 0
+
+
 def _bench(options: Any) -> int:
     asked = bench_options.from_arguments(options)
 
@@ -337,6 +487,12 @@ def _layers(options: Any) -> int:
     return 0
 
 
+def _sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, **membership: Any) -> Wanted:
+    from evonorm.lab.sinks import Wanted
+
+    return Wanted(wandb, tensorboard).of(**membership)
+
+
 def _load(source: str | None, console: Console) -> ImageDataset:
     """The data, and loudly what a reader of results made with it must know."""
     from evonorm.lab.data import load
@@ -354,6 +510,7 @@ _COMMANDS = {
     "train": _train,
     "sweep": _sweep,
     "report": _report,
+    "export": _export,
     "bench": _bench,
     "layers": _layers,
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from evonorm.lab.data import ImageDataset
 
@@ -17,3 +20,17 @@ def pictures(train: int = 64, test: int = 20) -> ImageDataset:
         return images.clip(0, 255).astype(np.uint8), labels.astype(np.int64)
 
     return ImageDataset("pictures", "0123456789abcdef", ("red", "green", "blue", "sand"), *split(train), *split(test))
+
+
+def written(folder: Path) -> str:
+    """The same pictures as a folder of images; its name."""
+    data = pictures()
+    for part, images, labels in (
+        ("train", data.train_images, data.train_labels),
+        ("test", data.test_images, data.test_labels),
+    ):
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = folder / part / data.classes[label] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return str(folder)

@@ -69,12 +69,20 @@ def run_folder(config: TrainConfig, dataset: ImageDataset, out: Path) -> Path:
     return out / run_name(resolve(config)[0], dataset.fingerprint)
 
 
-def train(config: TrainConfig, dataset: ImageDataset, out: Path, *, watch: Watch | None = None) -> records.Record:
+def train(
+    config: TrainConfig,
+    dataset: ImageDataset,
+    out: Path,
+    *,
+    watch: Watch | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> records.Record:
     """Trains, or goes on training, and returns the run's record; its folder below `out` is named by the config.
 
     A finished or diverged run is not run again. Ctrl-C and SIGTERM end it after the current step, with a checkpoint and
     status `stopped`; one that came too late to stop this run is raised as KeyboardInterrupt when it has ended, so that
-    it stops what would follow. An error is recorded as status `failed` and raised.
+    it stops what would follow. `stop`, asked before each step, ends it likewise, and raises nothing if it comes too
+    late. An error is recorded as status `failed` and raised.
     """
     watch = watch or Silent()
     resolved, device = resolve(config, watch)
@@ -92,7 +100,7 @@ def train(config: TrainConfig, dataset: ImageDataset, out: Path, *, watch: Watch
         with torch.random.fork_rng(devices=devices), stop_requests() as stop_requested:
             run = _Run(resolved, dataset, folder, device, watch)
             try:
-                status = run.go(stop_requested)
+                status = run.go(lambda: stop_requested() or stop())
                 run.summarize(status)
             except Diverged as fault:
                 run.summarize("diverged", diagnosis=fault.diagnosis)

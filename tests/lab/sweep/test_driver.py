@@ -230,6 +230,22 @@ def test_imputation() -> None:
         assert suggest.imputed(trials, metric) == dict(enumerate(expected))
 
 
+def test_running_trials_count_where_the_file_says_so() -> None:
+    point = {"x": 0.5}
+    trials = [
+        journal.Trial(0, {}, point, status="finished", value=1.0, history=[3.0, 1.0]),
+        journal.Trial(1, {}, point, status="running", value=2.0, history=[2.0, 4.0]),
+        journal.Trial(2, {}, point, status="running"),
+        journal.Trial(3, {}, point, status="waiting"),
+    ]
+    for impute, expected in {"false": {0: 1}, "worst": {0: 1, 1: 2, 2: 3}, "latest": {0: 1, 1: 2, 2: 0}}.items():
+        sweep = schema.parse(config(method="bayes", metric=LOSS | {"impute_while_running": impute}))
+        assert sweep.metric is not None
+        assert suggest.imputed(trials, sweep.metric) == expected
+        # The search takes them: it still draws.
+        assert suggest.make(sweep, 0).suggest(4, trials).point.keys() == {"x"}
+
+
 def test_workers_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "cores", lambda: 8)
     for free, workers in {100.0: 8, 11.0: 3, 1.0: 1, None: 8}.items():

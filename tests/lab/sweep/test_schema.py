@@ -144,6 +144,7 @@ TOP = [
     ({"metric": {"goal": "minimize"}}, "metric.name: None must be the name of a logged metric"),
     ({"metric": LOSS | {"goal": "minimise"}}, "metric.goal: 'minimise' is not known, did you mean 'minimize'?"),
     ({"metric": LOSS | {"impute": "mean"}}, "metric.impute: 'mean' is not known"),
+    ({"metric": LOSS | {"impute_while_running": "mean"}}, "metric.impute_while_running: 'mean' is not known"),
     ({"early_terminate": HYPERBAND | {"min_iter": 1}}, "metric: missing; early_terminate stops trials by it"),
     ({"metric": LOSS, "early_terminate": {"type": "median"}}, "early_terminate.type: 'median' is not known"),
     ({"metric": LOSS, "early_terminate": HYPERBAND}, "early_terminate: needs min_iter, or max_iter with s"),

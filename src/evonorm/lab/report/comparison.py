@@ -13,6 +13,9 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Experiment, Variant
 from evonorm.lab.records import Record
+from evonorm.lab.report import trials
+
+COMPARISONS = "comparison-*.json"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
     """
     if not runs.is_dir():
         raise UserError(f"there is no folder {runs}; make runs with `evonorm reproduce --out {runs}`")
-    files = {path.name: records.read_json(path) for path in sorted(runs.glob("comparison-*.json"))}
+    files = {path.name: records.read_json(path) for path in sorted(runs.glob(COMPARISONS))}
     single = (runs / "config.json").exists()
     found = {record.name: record for record in ([records.read(runs)] if single else records.read_all(runs))}
     if not files and not found:
@@ -124,6 +127,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         return Comparison({}, {}, {}, list(found.values()))
     chosen = name or max(files, key=lambda file: str(files[file].get("updated", "")))
     content = files[chosen]
+    others = [name for kind in (trials.LEARNING_RATE, trials.BATCH_SIZE) for name in trials.listings(runs, kind)]
     try:
         cells = _cells(content["entries"], found)
         named = {entry["run"] for entry in content["entries"]}
@@ -137,7 +141,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         [record for record in found.values() if record.name not in named],
         updated=str(content.get("updated", "")),
         name=chosen,
-        other_comparisons=tuple(file for file in files if file != chosen),
+        other_comparisons=tuple(file for file in (*files, *others) if file != chosen),
     )
 
 

@@ -1,41 +1,35 @@
-"""One self-contained HTML page of a folder of runs."""
+"""One self-contained HTML page of a folder, whatever kind of folder it is."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import jinja2
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
+from pathlib import Path, PurePath
+from typing import Protocol
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
-from evonorm.lab.records import Record
-from evonorm.lab.report import charts, claims, evidence, tables
-from evonorm.lab.report.comparison import Comparison, percent, read, summarize
+from evonorm.lab.report import batches, comparison_page, ladder, ladder_page
 
 
-@dataclass(frozen=True)
-class Part:
-    """A section of the report as the page shows it."""
+class Kind(Protocol):
+    """A kind of folder: a module with these two. A new one has a line in KINDS and a template beside it."""
 
-    section: claims.Section
-    charts: tuple[charts.Chart, ...]
-    diverged: tuple[tuple[str, Record], ...]
-    failed: tuple[tuple[str, Record], ...]
+    def holds(self, folder: Path) -> bool:
+        """Whether the folder is of this kind, by a file that no other kind has."""
+
+    def render(self, folder: Path) -> str:
+        """Its page. Raises UserError if there is nothing to show."""
 
 
-def write(runs: Path, output: Path, *, comparison: str | None = None) -> None:
-    """Writes the page of the runs in `runs` to `output`, at once. comparison: a file's name, if there are several.
+# The first that knows the folder draws it; what none knows is a folder of runs.
+KINDS: tuple[Kind, ...] = (ladder_page, batches)
 
-    Raises UserError if there are no runs, or the page cannot be written.
+
+def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
+    """Writes the page of `folder` to `output`, at once. comparison: a file's name, if there are several.
+
+    Raises UserError if there is nothing to show, or the page cannot be written.
     """
-    content = render(runs, comparison=comparison)
+    content = render(folder, comparison=comparison)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         records.write_atomically(output, content.encode())
@@ -43,107 +37,14 @@ def write(runs: Path, output: Path, *, comparison: str | None = None) -> None:
         raise UserError(f"cannot write the page {output}: {error.strerror}; choose another -o") from error
 
 
-def render(runs: Path, *, comparison: str | None = None) -> str:
+def render(folder: Path, *, comparison: str | None = None) -> str:
     """The page as text; it loads nothing from anywhere."""
-    found = read(runs, comparison)
-    loader = jinja2.PackageLoader("evonorm.lab.report", "")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["data"] = _as_data
-    sections = claims.sections(found) if found.cells else ()
-    return environment.get_template("template.html.j2").render(
-        comparison=found,
-        answer=_answer(found, sections),
-        stale=evidence.stale_averages(found.cells.values()),
-        conditions=tables.conditions(found),
-        rows=tables.comparison_rows(found),
-        parts=[_part(found, section) for section in sections],
-        run_header=tables.RUN_HEADER,
-        run_numbers=tables.RUN_NUMBERS,
-        compared=tables.run_rows(found, found.records),
-        others=tables.run_rows(found, found.others),
-        other_charts=_charts([charts.Curve(record.name, record) for record in found.others]),
-        other_diverged=[(record.name, record) for record in found.others if record.status == "diverged"],
-        other_failed=[(record.name, record) for record in found.others if record.status == "failed"],
-        plotly=Markup(get_plotlyjs()),
-    )
-
-
-def _as_data(value: Any) -> Markup:
-    """JSON that no content can end the script element with."""
-    text = json.dumps(value, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _part(comparison: Comparison, section: claims.Section) -> Part:
-    shown: dict[str, charts.Curve] = {}
-    for id in section.experiments:
-        for variant in VARIANTS:
-            for seed, record in comparison.cell(id, variant).runs.items():
-                if record is not None and record.name not in shown:
-                    shown[record.name] = _curve(comparison, id, variant, seed, record)
-    diverged, failed = (
-        tuple((curve.name, curve.record) for curve in shown.values() if curve.record.status == status)
-        for status in ("diverged", "failed")
-    )
-    # As in the report: what was trained with augmentation and what without are plotted apart.
-    augmented = [curve for curve in shown.values() if curve.record.config.get("augment")]
-    plain = [curve for curve in shown.values() if curve not in augmented]
-    both = bool(augmented and plain)
-    drawn = _charts(plain, ", without augmentation" * both) + _charts(augmented, ", with augmentation" * both)
-    return Part(section, drawn, diverged, failed)
-
-
-def _curve(comparison: Comparison, id: str, variant: Variant, seed: int, record: Record) -> charts.Curve:
-    other = comparison.cell(id, "intended" if variant == "published" else "published").runs.get(seed)
-    shared = other is not None and other.name == record.name
-    label = id if shared else f"{id} {variant}"
-    if record.config.get("layer") == "none":
-        label = "identity (published), augmented" if record.config.get("augment") else "identity (published)"
-    return charts.Curve(
-        label,
-        record,
-        seed=f"seed {seed}" if len(comparison.seeds) > 1 else "",
-        published=variant == "published" and not shared,
-    )
-
-
-def _charts(shown: Iterable[charts.Curve], suffix: str = "") -> tuple[charts.Chart, ...]:
-    shown = list(shown)
-    return tuple(charts.curves(shown, quantity, suffix) for quantity in ("loss", "accuracy")) if shown else ()
-
-
-def _answer(comparison: Comparison, sections: tuple[claims.Section, ...]) -> str:
-    """The page in one paragraph, worded by rule from the numbers."""
-    if not sections:
-        return ""
-    told = []
-    for id, name in (("bn-relu-sgd", "BN-ReLU"), ("b0", "EvoNorm-B0"), ("s0-g8", "EvoNorm-S0 with 8 groups")):
-        accuracy = percent(summarize(comparison.cell(id, "intended").last("val_accuracy")), " %")
-        told += [f"{name} {accuracy}"] if accuracy else []
-    identity = percent(summarize(comparison.cell("b0", "published").last("val_accuracy")), " %")
-    told += [f"the identity that the report's code ran in EvoNorm's place {identity}"] if identity else []
-    sentences = []
-    if told:
-        lead = "Validation accuracy after the last epoch, with SGD and without augmentation"
-        sentences.append(f"{lead}: {', '.join(told)}.")
-    *conclusions, identities = sections[-1].findings
-    if any(finding.verdict == "too little budget to tell" for finding in conclusions):
-        sentences.append("That is too little training to confirm or refute the report, which trained for 60 epochs.")
-    sentences += [
-        f"The report's conclusion “{finding.claim.removesuffix('.')}”: {finding.verdict}."
-        for finding in conclusions
-        if finding.verdict not in ("too little budget to tell", "not examined")
-    ]
-    if identities.verdict == "supported" and not identity:
-        sentences.append(identities.text)
-    ended = [record for record in comparison.records if record.status in ("finished", "diverged")]
-    lost = [record for record in ended if record.status == "diverged"]
-    nan = sum(None in experiment.recorded for experiment in EXPERIMENTS)
-    if ended:
-        identities_lost = sum(record.config.get("layer") == "none" for record in lost)
-        which = f"{len(lost)} of the {len(ended)} runs diverged" if lost else f"None of the {len(ended)} runs diverged"
-        whose = f", {identities_lost} of them identities" if identities_lost else ""
-        sentences.append(f"{which}{whose}; of the report's {len(EXPERIMENTS)} runs, {nan} saw a NaN loss.")
-    return " ".join(sentences)
+    if comparison is not None and PurePath(comparison).match(ladder.LISTINGS):
+        return ladder_page.render(folder, comparison)
+    if comparison is not None and PurePath(comparison).match(batches.LISTINGS):
+        return batches.render(folder, comparison)
+    if comparison is None:
+        for kind in KINDS:
+            if kind.holds(folder):
+                return kind.render(folder)
+    return comparison_page.render(folder, comparison=comparison)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.errors import UserError
+from evonorm.lab.sinks import Wanted
 from evonorm.lab.sweep import driver, executors, schema, training, view
 from evonorm.lab.sweep.program import Program
 from evonorm.lab.sweep.schema import Metric, Sweep
@@ -59,13 +60,19 @@ def read(file: Path, *, data: str | None, settings: Sequence[str]) -> Chosen:
     return Chosen(replace(sweep, notes=(*sweep.notes, *notes)), fixed)
 
 
-def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageDataset]) -> Target:
-    """What the trials run. load: reads the data, once here, so that the workers find it decoded and cached."""
+def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageDataset], sinks: Wanted) -> Target:
+    """What the trials run. load: reads the data, once here, so that the workers find it decoded and cached.
+
+    sinks: where else runs are shown; a program of its own is only told W&B's mode.
+    """
     if not chosen.trains:
-        return Program(chosen.sweep, file.parent)
+        if sinks.tensorboard is not None:
+            raise UserError(f"--tensorboard is for this lab's training: {file} names its own program")
+        return Program(chosen.sweep, file.parent, wandb=sinks.wandb)
     swept = {parameter.name: parameter.distribution.values for parameter in chosen.sweep.parameters}
     sources = swept.get("data", (chosen.fixed.get("data"),))
-    return training.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources))
+    sinks = sinks.of(group=chosen.sweep.name, job_type="trial", tags=("sweep", chosen.sweep.method))
+    return training.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources), sinks)
 
 
 def run(

@@ -16,7 +16,7 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
-from evonorm.lab.sweep.executors import Ended, Executor, Lost, Message, Told
+from evonorm.lab.sweep.executors import Ended, Executor, Lost, Message, Moved, Told
 from evonorm.lab.sweep.journal import LOG, METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
 from evonorm.lab.sweep.trial import Job, Outcome, Target
@@ -195,6 +195,8 @@ class _Driver:
         attempt = self._running.get(message.number)
         if attempt is None:
             return
+        if isinstance(message, Moved):
+            return
         if isinstance(message, Told):
             self._told(attempt, message.metrics)
             return
@@ -300,6 +302,8 @@ def identity(sweep: Sweep) -> dict[str, Any]:
     content = asdict(sweep)
     for key in ("run_cap", "name", "description", "notes", "program", "command"):
         del content[key]
+    if content["metric"] and content["metric"]["impute_while_running"] is None:
+        del content["metric"]["impute_while_running"]  # sweeps from before it was a field go on
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
 

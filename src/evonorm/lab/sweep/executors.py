@@ -40,6 +40,14 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """A trial got on: `part` of it, from 0 to 1, is done."""
+
+    number: int
+    part: float
+
+
+@dataclass(frozen=True)
 class Ended:
     """An attempt ended."""
 
@@ -55,7 +63,7 @@ class Lost:
     reason: str
 
 
-Message = Told | Ended | Lost
+Message = Told | Moved | Ended | Lost
 
 
 class Executor(Protocol):
@@ -255,6 +263,9 @@ class InThisProcess:
             def tell(self, metrics: Mapping[str, Any]) -> None:
                 messages.put(Told(job.number, plain(metrics)))
 
+            def moved(self, part: float) -> None:
+                messages.put(Moved(job.number, part))
+
             def stop_requested(self) -> bool:
                 return stop.is_set()
 
@@ -269,6 +280,9 @@ class _ToDriver:
 
     def tell(self, metrics: Mapping[str, Any]) -> None:
         self._pipe.send(Told(self._number, plain(metrics)))
+
+    def moved(self, part: float) -> None:
+        self._pipe.send(Moved(self._number, part))
 
     def stop_requested(self) -> bool:
         while not self._stop and self._pipe.poll():

@@ -1,4 +1,6 @@
-"""Trials of any program: `program` and `command` of the file with their macros, metrics from its printed JSON lines."""
+"""Trials of any program: `program` and `command` of the file with their macros, metrics from its printed JSON lines,
+or from what it logs with W&B.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from typing import Any
 from evonorm.lab.errors import UserError
 from evonorm.lab.sweep.schema import DEFAULT_COMMAND, Sweep
 from evonorm.lab.sweep.trial import Job, Outcome, Reporter
+from evonorm.lab.sweep.wandb_reports import OneSource, WandbReports
 
 # Set for the program: its parameters as JSON, and its own folder.
 PARAMETERS_VARIABLE, FOLDER_VARIABLE = "EVONORM_SWEEP_PARAMETERS", "EVONORM_SWEEP_FOLDER"
@@ -32,14 +35,18 @@ _ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
 class Program:
     """Runs the sweep's program once a trial, in the folder the sweep was started in.
 
-    Every line it prints that is a JSON object is a report; all it prints is in the trial's log.txt. An exit code other
-    than 0 is a failure. It is stopped with SIGTERM, after five seconds with SIGKILL, with all its process group.
+    Every line it prints that is a JSON object is a report, and so is every wandb.log; all it prints is in the trial's
+    log.txt. An exit code other than 0 is a failure. It is stopped with SIGTERM, after five seconds with SIGKILL, with
+    all its process group.
     """
 
     resumes = False
 
-    def __init__(self, sweep: Sweep, beside: Path | None = None) -> None:
-        """beside: the folder of the sweep's file, where a program is looked for too."""
+    def __init__(self, sweep: Sweep, beside: Path | None = None, *, wandb: str | None = None) -> None:
+        """beside: the folder of the sweep's file, where a program is looked for too. wandb: the mode that W&B is to
+        have in it, offline or online; default: WANDB_MODE where it is set, else offline.
+        """
+        self._wandb = wandb
         self._program = _found(sweep.program, beside)
         self._command = sweep.command or DEFAULT_COMMAND
         if self._program is None and "${program}" in self._command:
@@ -58,10 +65,10 @@ class Program:
         """See Target."""
         job.folder.mkdir(parents=True, exist_ok=True)
         line = expand(self._command, self._program, job.parameters, job.folder / "args.json")
+        wandb = WandbReports(job)
         environment = {
-            "WANDB_MODE": "offline",
             "PYTHONUNBUFFERED": "1",
-            **os.environ,
+            **wandb.environment(os.environ, mode=self._wandb),
             PARAMETERS_VARIABLE: json.dumps(job.parameters),
             FOLDER_VARIABLE: str(job.folder.resolve()),
         }
@@ -79,7 +86,7 @@ class Program:
         except OSError as error:
             raise UserError(f"cannot start {line[0]!r}: {error.strerror}") from None
         with _group_ends_with_us(process):
-            stopped = self._follow(process, reporter)
+            stopped = self._follow(process, OneSource(reporter, self._metric), wandb)
         if stopped:
             return Outcome("stopped")
         if process.returncode:
@@ -87,11 +94,11 @@ class Program:
             return Outcome("failed", error=f"the program ended with {how}")
         return Outcome("finished")
 
-    def _follow(self, process: subprocess.Popen[bytes], reporter: Reporter) -> bool:
+    def _follow(self, process: subprocess.Popen[bytes], reporter: OneSource, wandb: WandbReports) -> bool:
         """Passes the program's output on until it ends; whether it was stopped on the driver's wish."""
         assert process.stdout is not None
         pipe = process.stdout.fileno()
-        rest, stop_at = b"", None
+        rest, stop_at, looked = b"", None, 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while True:
@@ -100,6 +107,9 @@ class Program:
                     stop_at = time.monotonic() + TERMINATE_SECONDS
                 if stop_at is not None and time.monotonic() > stop_at:
                     _signal_group(process, signal.SIGKILL)
+                if time.monotonic() - looked >= POLL_SECONDS:
+                    looked = time.monotonic()
+                    wandb.tell(reporter)
                 if selector.select(POLL_SECONDS):
                     chunk = os.read(pipe, 1 << 16)
                     if not chunk:
@@ -113,6 +123,7 @@ class Program:
                     break  # a child that it left behind keeps the pipe open
         _report(rest, reporter)
         process.wait()
+        wandb.tell(reporter, ended=True)
         return stop_at is not None
 
 
@@ -160,7 +171,7 @@ def _found(program: str | None, beside: Path | None) -> str | None:
     raise UserError(f"program: there is no {program!r} here{' or beside the file' if beside else ''}")
 
 
-def _report(line: bytes, reporter: Reporter) -> None:
+def _report(line: bytes, reporter: OneSource) -> None:
     line = line.strip()
     if not line.startswith(b"{"):
         return
@@ -169,7 +180,7 @@ def _report(line: bytes, reporter: Reporter) -> None:
     except ValueError:
         return
     if metrics:
-        reporter.tell(metrics)
+        reporter.tell("printed", metrics)
 
 
 @contextlib.contextmanager

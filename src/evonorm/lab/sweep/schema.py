@@ -47,12 +47,17 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class Metric:
-    """What the sweep is judged by. target: where it ends. impute: what a trial without a value counts as."""
+    """What the sweep is judged by. target: where it ends. impute: what a trial without a value counts as.
+
+    impute_while_running: if given, bayes counts a running trial too: by its best value so far, or, before it has one,
+    as this says.
+    """
 
     name: str
     goal: Goal = "minimize"
     target: float | None = None
     impute: Impute = "worst"
+    impute_while_running: Impute | None = None
 
     def better(self, value: float, than: float | None) -> bool:
         """Whether `value` is better; anything is better than nothing."""
@@ -182,13 +187,17 @@ def _metric(content: Any, notes: list[str]) -> Metric:
     _known(found, ("name", "goal", "target", "impute", "impute_while_running"), "metric")
     if not isinstance(found.get("name"), str) or not found["name"]:
         raise UserError(f"metric.name: {_shown(found.get('name'))} must be the name of a logged metric")
-    if found.get("impute_while_running", "false") not in ("false", False, None):
-        notes.append("metric.impute_while_running: ignored, a running trial counts when it has ended")
+    running = found.get("impute_while_running")
+    if running in ("false", False):
+        running = None
     return Metric(
         name=found["name"],
         goal=_one_of(found.get("goal", "minimize"), ("minimize", "maximize"), "metric.goal"),
         target=_number(found["target"], "metric.target", notes) if found.get("target") is not None else None,
         impute=_one_of(found.get("impute", "worst"), ("worst", "best", "latest"), "metric.impute"),
+        impute_while_running=None
+        if running is None
+        else _one_of(running, ("worst", "best", "latest", "false"), "metric.impute_while_running"),
     )
 
 

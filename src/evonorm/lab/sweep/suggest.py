@@ -132,28 +132,31 @@ class Bayes:
                 count = len(parameter.distribution.values)
                 u = trial.point[parameter.name]
                 params[parameter.name] = min(count - 1, int(u * count)) if count else u
-            state = optuna.trial.TrialState.COMPLETE if trial.ended else optuna.trial.TrialState.RUNNING
-            yield optuna.trial.create_trial(
-                params=params, distributions=space, state=state, value=values[trial.number] if trial.ended else None
-            )
+            value = values.get(trial.number)
+            state = optuna.trial.TrialState.RUNNING if value is None else optuna.trial.TrialState.COMPLETE
+            yield optuna.trial.create_trial(params=params, distributions=space, state=state, value=value)
 
 
 def imputed(trials: Iterable[Trial], metric: Metric) -> dict[int, float]:
     """A value for each ended trial: its own, or for one without (failed, diverged, silent) what metric.impute says.
 
-    worst: the worst value any ended trial logged; best, latest: of its own; 0 where there is nothing to take.
+    worst: the worst value any ended trial logged; best, latest: of its own; 0 where there is nothing to take. With
+    metric.impute_while_running, also one for each running trial: its best so far, or, without one, what that says.
     """
+    trials = list(trials)
     ended = [trial for trial in trials if trial.ended]
     worst = {"minimize": max, "maximize": min}[metric.goal]
     worst_value = worst((value for trial in ended for value in trial.history), default=FAILED_VALUE)
     values = {}
-    for trial in ended:
-        sound = trial.status in ("finished", "pruned") and trial.value is not None
-        if sound and trial.value is not None:
+    for trial in trials:
+        impute = metric.impute if trial.ended else metric.impute_while_running
+        if impute is None or not (trial.ended or trial.status == "running"):
+            continue
+        if trial.status in ("finished", "pruned", "running") and trial.value is not None:
             values[trial.number] = trial.value
-        elif metric.impute == "worst":
+        elif impute == "worst":
             values[trial.number] = worst_value
-        elif metric.impute == "best":
+        elif impute == "best":
             values[trial.number] = FAILED_VALUE if trial.value is None else trial.value
         else:
             values[trial.number] = trial.history[-1] if trial.history else FAILED_VALUE

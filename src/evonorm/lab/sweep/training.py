@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import signal
+import time
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent
+from evonorm.lab.sinks import Recording, Wanted
 from evonorm.lab.sweep.distributions import quantile
 from evonorm.lab.sweep.schema import Sweep
 from evonorm.lab.sweep.trial import Job, Outcome, Reporter
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # What an epoch of ours reports, and what Keras called two of them: a W&B file written for Keras runs unchanged.
 KERAS_NAMES = {"accuracy": "train_accuracy", "loss": "train_loss"}
+MOVED_SECONDS = 1.0
 METRICS = (
     *("train_accuracy", "train_loss", "val_accuracy", "val_loss", "learning_rate", "images_per_second", "seconds"),
     *KERAS_NAMES,
@@ -33,12 +35,13 @@ class Training:
     """Trains Mini Inception in run folders below the sweep's; a stopped or killed run goes on from its checkpoint.
 
     fixed: values of TrainConfig fields for every trial. fingerprint: of the data, for a repeated command to agree with.
+    sinks: where else the runs are shown.
     """
 
     resumes = True
 
-    def __init__(self, fixed: Mapping[str, Any], fingerprint: str) -> None:
-        self._fixed, self._fingerprint = dict(fixed), fingerprint
+    def __init__(self, fixed: Mapping[str, Any], fingerprint: str, sinks: Wanted | None = None) -> None:
+        self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
         self._dataset: tuple[str | None, ImageDataset] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -55,14 +58,21 @@ class Training:
         dataset = self._loaded(config.data)
         folder = run_folder(config, dataset, job.sweep_folder)
         watch = _Watch(folder, reporter)
-        try:
-            record = train(config, dataset, job.sweep_folder, watch=watch)
-        except KeyboardInterrupt:  # asked to stop when there was no step left to stop at
-            record = records.read(folder)
+        with Recording(self._sinks_of(job), job.sweep_folder, watch) as recording:
+            try:
+                record = train(config, dataset, job.sweep_folder, watch=recording, stop=reporter.stop_requested)
+            except KeyboardInterrupt:  # Ctrl-C reaches the whole terminal; here when there was no step left to stop at
+                record = records.read(folder)
+            recording.ended(record)
         for epoch in record.metrics[watch.told :]:
             watch.epoch(epoch)
         diagnosis = record.summary.get("diagnosis") or {}
         return Outcome(record.status, error=diagnosis.get("cause"), run=record.name)
+
+    def _sinks_of(self, job: Job) -> Wanted:
+        belongs = self._sinks.membership
+        config = {"trial": job.number} if belongs.job_type == "trial" else {}
+        return self._sinks.of(group=belongs.group or job.sweep_folder.resolve().name, config=config)
 
     def _loaded(self, source: str | None) -> ImageDataset:
         from evonorm.lab.data import load
@@ -73,22 +83,26 @@ class Training:
 
 
 class _Watch(Silent):
-    """Passes epochs on, first those of an earlier attempt, and turns the driver's wish to stop into a Ctrl-C."""
+    """Passes on how far the run is, and its epochs, first those of an earlier attempt."""
 
     def __init__(self, folder: Path, reporter: Reporter) -> None:
         self.told = 0
-        self._folder, self._reporter, self._asked = folder, reporter, False
+        self._folder, self._reporter = folder, reporter
+        self._steps, self._done, self._moved = 1, 0, 0.0
 
     def begin(self, name: str, *, steps: int, done: int) -> None:
         from evonorm.lab import records
 
+        self._steps, self._done = steps, done
         for epoch in records.read_metrics(self._folder):
             self.epoch(epoch)
 
     def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        if not self._asked and self._reporter.stop_requested():
-            self._asked = True
-            signal.raise_signal(signal.SIGINT)
+        self._done += 1
+        now = time.monotonic()
+        if now - self._moved >= MOVED_SECONDS:
+            self._moved = now
+            self._reporter.moved(self._done / self._steps)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.told += 1

@@ -39,6 +39,9 @@ class Reporter(Protocol):
     def tell(self, metrics: Mapping[str, Any]) -> None:
         """One report: names and numbers."""
 
+    def moved(self, part: float) -> None:
+        """How much of the attempt is done, from 0 to 1."""
+
     def stop_requested(self) -> bool:
         """Whether the driver wants this trial to end."""
 

@@ -1,0 +1,225 @@
+"""Runs and sweeps as one table, for pandas, DuckDB or a spreadsheet: a row a run or trial, or a row an epoch.
+
+Columns have fixed names, order and types, whatever the folder holds; what a run lacks is null (empty in CSV).
+
+runs:    run, experiments, status, epochs_done, seconds, parameters, diagnosis, error, data.*, config.*, best.*, last.*
+sweeps:  trial, run, status, metric, value, reports, seconds, error, param.* (as drawn), data.*, config.*, best.*,
+         last.*; without data.*, config.* and best.* where the sweep runs a program, whose last.* are its own metrics
+epochs:  run, epoch and the metrics of an epoch; of a sweep: trial, report (from 1) and every metric reported
+
+best.*: the epoch of the best validation accuracy. value: the best value of the sweep's metric. config.* are the fields
+of TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in comparisons, "b0 intended; s0-g8
+intended".
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evonorm.lab import records
+from evonorm.lab.config import Seeds, TrainConfig
+from evonorm.lab.errors import UserError
+from evonorm.lab.sinks import SCALARS, flat
+from evonorm.lab.sweep.driver import read_sweep
+from evonorm.lab.sweep.journal import METRICS, SWEEP, Trial, trial_folder
+
+Row = dict[str, Any]
+_EPOCH: dict[str, type] = {"epoch": int, **dict.fromkeys(SCALARS, float)}
+_DATA: dict[str, type] = {"name": str, "fingerprint": str, "train_images": int, "test_images": int}
+_RUN: dict[str, type] = {
+    **{"run": str, "experiments": str, "status": str, "epochs_done": int, "seconds": float, "parameters": int},
+    **{"diagnosis": str, "error": str},
+}
+_TRIAL: dict[str, type] = {
+    **{"trial": int, "run": str, "status": str, "metric": str, "value": float, "reports": int, "seconds": float},
+    "error": str,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """columns: name to int, float, bool or str, in order. A row lacks what is null."""
+
+    columns: dict[str, type]
+    rows: list[Row]
+
+    def csv(self) -> str:
+        """As CSV with a header: null is empty, switches are true and false, numbers round-trip."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        for row in self.rows:
+            writer.writerow([_as_text(row.get(name)) for name in self.columns])
+        return text.getvalue()
+
+    def parquet(self) -> bytes:
+        """As a Parquet file of int64, double, bool and string columns. Raises UserError without pyarrow."""
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise UserError("--parquet needs pyarrow: pip install 'evonorm[parquet]'; or write --csv") from None
+        kinds = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_(), str: pyarrow.string()}
+        fields = [(name, kinds[kind]) for name, kind in self.columns.items()]
+        columns = {name: [row.get(name) for row in self.rows] for name in self.columns}
+        sink = pyarrow.BufferOutputStream()
+        parquet.write_table(pyarrow.table(columns, schema=pyarrow.schema(fields)), sink)
+        content: bytes = sink.getvalue().to_pybytes()
+        return content
+
+
+def export(folder: Path, *, csv: Path | None, parquet: Path | None, metrics: bool) -> Table:
+    """Writes the table of `folder` to the files given, at least one, and returns it. metrics: a row an epoch.
+
+    Raises UserError if there is nothing to export or nowhere to write it, OSError if a file cannot be written.
+    """
+    if csv is None and parquet is None:
+        raise UserError("export to what? give --csv FILE or --parquet FILE")
+    table = read(folder, metrics=metrics)
+    if csv is not None:
+        records.write_atomically(csv, table.csv().encode())
+    if parquet is not None:
+        records.write_atomically(parquet, table.parquet())
+    return table
+
+
+def read(folder: Path, *, metrics: bool = False) -> Table:
+    """The table of a run's folder, a folder of runs, or a sweep's. Raises UserError if it is none of them."""
+    if (folder / SWEEP).exists():
+        content, trials = read_sweep(folder)
+        return _trial_reports(folder, trials) if metrics else _trials(folder, content, trials)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    runs = [records.read(folder)] if (folder / "config.json").exists() else records.read_all(folder)
+    if not runs:
+        raise UserError(f"there is no run and no sweep in {folder}; give --out of train, reproduce or sweep")
+    if metrics:
+        rows = [{"run": run.name, **epoch} for run in runs for epoch in run.metrics]
+        return _typed({"run": str, **_EPOCH}, rows)
+    stands_for = _experiments(folder)
+    columns = {**_RUN, **_run_columns()}
+    return _typed(columns, ({**_run_row(run), "experiments": stands_for.get(run.name)} for run in runs))
+
+
+def _trials(folder: Path, content: Mapping[str, Any], trials: Iterable[Trial]) -> Table:
+    metric = (content["sweep"]["metric"] or {}).get("name")
+    trains = "training" in content["runs"]
+    rows: list[Row] = []
+    for trial in trials:
+        row: Row = {name: getattr(trial, name) for name in ("run", "status", "value", "seconds", "error")}
+        row |= {"trial": trial.number, "metric": metric, "reports": len(trial.history) if metric else None}
+        row |= {f"param.{name}": value for name, value in flat(trial.parameters).items()}
+        if not trains:
+            row |= {f"last.{name}": value for name, value in flat(trial.metrics).items()}
+        elif trial.run is not None and (folder / trial.run / "config.json").exists():
+            found = _run_row(records.read(folder / trial.run))
+            row |= {name: found[name] for name in _run_columns() if name in found}
+        rows.append(row)
+    drawn = _inferred(rows, "param.")
+    rest = _run_columns() if trains else _inferred(rows, "last.", numbers=float)
+    return _typed({**_TRIAL, **drawn, **rest}, rows)
+
+
+def _trial_reports(folder: Path, trials: Iterable[Trial]) -> Table:
+    rows = []
+    for trial in trials:
+        path = trial_folder(folder, trial.number)
+        for place, report in enumerate(records.read_metrics(path) if (path / METRICS).exists() else ()):
+            rows.append({"trial": trial.number, "report": place + 1, **_unclashing(flat(report))})
+    named = _inferred(rows, "", numbers=float)
+    return _typed(
+        {"trial": int, "report": int, **{name: kind for name, kind in named.items() if name not in _KEYS}}, rows
+    )
+
+
+_KEYS = ("trial", "report")
+
+
+def _unclashing(report: Row) -> Row:
+    """A program may call a metric as we call a column."""
+    return {f"metric.{name}" if name in _KEYS else name: value for name, value in report.items()}
+
+
+def _run_row(run: records.Record) -> Row:
+    summary = run.summary
+    row: Row = {"run": run.name, "status": run.status, "diagnosis": (summary.get("diagnosis") or {}).get("cause")}
+    row |= {name: summary.get(name) for name in ("epochs_done", "seconds", "parameters", "error")}
+    for place in ("best", "last"):
+        row |= {f"{place}.{name}": value for name, value in (summary.get(place) or {}).items()}
+    row |= {f"data.{name}": run.dataset.get(name) for name in _DATA}
+    return row | {f"config.{name}": value for name, value in flat(run.config).items()}
+
+
+def _run_columns() -> dict[str, type]:
+    columns = {f"data.{name}": kind for name, kind in _DATA.items()}
+    for owner, above in ((TrainConfig, "config."), (Seeds, "config.seeds.")):
+        hints = typing.get_type_hints(owner)
+        columns |= {above + f.name: _kind(hints[f.name]) for f in dataclasses.fields(owner) if f.name != "seeds"}
+    for place in ("best", "last"):
+        columns |= {f"{place}.{name}": kind for name, kind in _EPOCH.items()}
+    return columns
+
+
+def _kind(hint: Any) -> type:
+    """int, float, bool or str of a field's annotation, which may be a Literal or say `| None`."""
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    (kind,) = (choice for choice in choices if choice is not type(None))
+    return kind if kind in (int, float, bool) else str
+
+
+def _inferred(rows: Iterable[Row], above: str, *, numbers: type | None = None) -> dict[str, type]:
+    """Columns that the rows have below a name, first come first. numbers: the type of every number; default: int where
+    all are.
+    """
+    seen: dict[str, set[type]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith(above) and value is not None:
+                seen.setdefault(name, set()).add(type(value))
+    return {name: _common(kinds, numbers) for name, kinds in seen.items()}
+
+
+def _common(kinds: set[type], numbers: type | None) -> type:
+    if kinds <= {int, float}:
+        return numbers or (int if kinds == {int} else float)
+    return bool if kinds == {bool} else str
+
+
+def _typed(columns: dict[str, type], rows: Iterable[Row]) -> Table:
+    """The rows with each value as its column has it; text where a value is not of the kind."""
+    typed = []
+    for row in rows:
+        kept = {name: row[name] for name in columns if row.get(name) is not None}
+        typed.append({name: _as(columns[name], value) for name, value in kept.items()})
+    return Table(columns, typed)
+
+
+def _as(kind: type, value: Any) -> Any:
+    if kind is str:
+        return value if isinstance(value, str) else json.dumps(value)
+    return kind(value)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _experiments(folder: Path) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("comparison-*.json")):
+        for entry in records.read_json(path).get("entries", []):
+            found.setdefault(entry["run"], []).append(f"{entry['experiment']} {entry['variant']}")
+    return {run: "; ".join(dict.fromkeys(entries)) for run, entries in found.items()}

@@ -1,0 +1,117 @@
+"""The page of a folder of runs: the report's comparison, where there is one, and every other run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
+from evonorm.lab.records import Record
+from evonorm.lab.report import charts, claims, evidence, html, tables
+from evonorm.lab.report.comparison import Comparison, percent, read, summarize
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the report as the page shows it."""
+
+    section: claims.Section
+    charts: tuple[charts.Chart, ...]
+    diverged: tuple[tuple[str, Record], ...]
+    failed: tuple[tuple[str, Record], ...]
+
+
+def render(runs: Path, *, comparison: str | None = None) -> str:
+    """The page as text. Raises UserError if there is nothing to show, or no comparison of that name."""
+    found = read(runs, comparison)
+    sections = claims.sections(found) if found.cells else ()
+    return html.fill(
+        "comparison.html.j2",
+        comparison=found,
+        answer=_answer(found, sections),
+        stale=evidence.stale_averages(found.cells.values()),
+        conditions=tables.conditions(found),
+        rows=tables.comparison_rows(found),
+        parts=[_part(found, section) for section in sections],
+        run_header=tables.RUN_HEADER,
+        run_numbers=tables.RUN_NUMBERS,
+        compared=tables.run_rows(found, found.records),
+        others=tables.run_rows(found, found.others),
+        other_charts=_charts([charts.Curve(record.name, record) for record in found.others]),
+        other_diverged=[(record.name, record) for record in found.others if record.status == "diverged"],
+        other_failed=[(record.name, record) for record in found.others if record.status == "failed"],
+    )
+
+
+def _part(comparison: Comparison, section: claims.Section) -> Part:
+    shown: dict[str, charts.Curve] = {}
+    for id in section.experiments:
+        for variant in VARIANTS:
+            for seed, record in comparison.cell(id, variant).runs.items():
+                if record is not None and record.name not in shown:
+                    shown[record.name] = _curve(comparison, id, variant, seed, record)
+    diverged, failed = (
+        tuple((curve.name, curve.record) for curve in shown.values() if curve.record.status == status)
+        for status in ("diverged", "failed")
+    )
+    # As in the report: what was trained with augmentation and what without are plotted apart.
+    augmented = [curve for curve in shown.values() if curve.record.config.get("augment")]
+    plain = [curve for curve in shown.values() if curve not in augmented]
+    both = bool(augmented and plain)
+    drawn = _charts(plain, ", without augmentation" * both) + _charts(augmented, ", with augmentation" * both)
+    return Part(section, drawn, diverged, failed)
+
+
+def _curve(comparison: Comparison, id: str, variant: Variant, seed: int, record: Record) -> charts.Curve:
+    other = comparison.cell(id, "intended" if variant == "published" else "published").runs.get(seed)
+    shared = other is not None and other.name == record.name
+    label = id if shared else f"{id} {variant}"
+    if record.config.get("layer") == "none":
+        label = "identity (published), augmented" if record.config.get("augment") else "identity (published)"
+    return charts.Curve(
+        label,
+        record,
+        seed=f"seed {seed}" if len(comparison.seeds) > 1 else "",
+        published=variant == "published" and not shared,
+    )
+
+
+def _charts(shown: Iterable[charts.Curve], suffix: str = "") -> tuple[charts.Chart, ...]:
+    shown = list(shown)
+    return tuple(charts.curves(shown, quantity, suffix) for quantity in ("loss", "accuracy")) if shown else ()
+
+
+def _answer(comparison: Comparison, sections: tuple[claims.Section, ...]) -> str:
+    """The page in one paragraph, worded by rule from the numbers."""
+    if not sections:
+        return ""
+    told = []
+    for id, name in (("bn-relu-sgd", "BN-ReLU"), ("b0", "EvoNorm-B0"), ("s0-g8", "EvoNorm-S0 with 8 groups")):
+        accuracy = percent(summarize(comparison.cell(id, "intended").last("val_accuracy")), " %")
+        told += [f"{name} {accuracy}"] if accuracy else []
+    identity = percent(summarize(comparison.cell("b0", "published").last("val_accuracy")), " %")
+    told += [f"the identity that the report's code ran in EvoNorm's place {identity}"] if identity else []
+    sentences = []
+    if told:
+        lead = "Validation accuracy after the last epoch, with SGD and without augmentation"
+        sentences.append(f"{lead}: {', '.join(told)}.")
+    *conclusions, identities = sections[-1].findings
+    if any(finding.verdict == "too little budget to tell" for finding in conclusions):
+        sentences.append("That is too little training to confirm or refute the report, which trained for 60 epochs.")
+    sentences += [
+        f"The report's conclusion “{finding.claim.removesuffix('.')}”: {finding.verdict}."
+        for finding in conclusions
+        if finding.verdict not in ("too little budget to tell", "not examined")
+    ]
+    if identities.verdict == "supported" and not identity:
+        sentences.append(identities.text)
+    ended = [record for record in comparison.records if record.status in ("finished", "diverged")]
+    lost = [record for record in ended if record.status == "diverged"]
+    nan = sum(None in experiment.recorded for experiment in EXPERIMENTS)
+    if ended:
+        identities_lost = sum(record.config.get("layer") == "none" for record in lost)
+        which = f"{len(lost)} of the {len(ended)} runs diverged" if lost else f"None of the {len(ended)} runs diverged"
+        whose = f", {identities_lost} of them identities" if identities_lost else ""
+        sentences.append(f"{which}{whose}; of the report's {len(EXPERIMENTS)} runs, {nan} saw a NaN loss.")
+    return " ".join(sentences)

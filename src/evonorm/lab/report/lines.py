@@ -1,0 +1,158 @@
+"""Accuracy against what an experiment varies, a line a layer with its spread: for the page, and as a picture."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evonorm.lab.report.charts import COLOURS, Chart
+from evonorm.lab.report.trials import Point, Trials
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's remaining colours, and dashes once they are used up.
+_MORE_COLOURS = ("#cc79a7", "#56b4e9", "#e69f00", "#b5a800")
+_DASHES = ("solid", "dash", "dot")
+_MATPLOTLIB_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+_DPI = 200
+_WIDTH, _HEIGHT = 4.6, 3.3  # of a panel, in inches
+ACCURACY = "validation accuracy, %"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of an experiment. lines: each layer's points by their place on the horizontal, logarithmic axis.
+
+    ticks: where the axis is marked; none: at the powers of ten.
+    """
+
+    title: str
+    axis: str
+    lines: dict[str, list[tuple[float, Point[Any]]]]
+    ticks: Sequence[float] = ()
+
+
+def chart(trials: Trials[Any], panel: Panel) -> Chart:
+    """For the page."""
+    style = _looks(trials.points)
+    marks = {"tickvals": list(panel.ticks), "ticktext": [f"{tick:g}" for tick in panel.ticks]} if panel.ticks else {}
+    layout = {
+        "xaxis": {"title": {"text": f"{panel.axis} (logarithmic)"}, "type": "log", **(marks or {"dtick": 1})},
+        "yaxis": {"title": {"text": ACCURACY}, "range": list(_limits(trials))},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
+        "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
+        "hovermode": "closest",
+    }
+    traces = [_trace(layer, line, *style[layer]) for layer, line in panel.lines.items()]
+    rows = tuple(_row(layer, at, point) for layer, line in panel.lines.items() for at, point in line)
+    header = ("layer", panel.axis, "mean, %", "every seed, %", "diverged")
+    return Chart(panel.title, _key(trials), {"data": traces, "layout": layout}, header, rows)
+
+
+def picture(trials: Trials[Any], panels: Sequence[Panel], path: Path) -> None:
+    """Writes the panels as one picture, in the format that the path's suffix names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows + 0.5), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, panel in enumerate(panels):
+        _draw(figure, (rows, columns, place + 1), trials, panel)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)), frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
+
+
+def _draw(figure: Figure, where: tuple[int, int, int], trials: Trials[Any], panel: Panel) -> None:
+    axes = figure.add_subplot(*where)
+    style = _looks(trials.points)
+    for layer, line in panel.lines.items():
+        colour, dash = style[layer]
+        x = [at for at, _ in line]
+        means, lows, highs = (
+            [100 * of(point.values) for _, point in line] for of in (lambda v: sum(v) / len(v), min, max)
+        )
+        axes.plot(x, means, _MATPLOTLIB_DASHES[dash], color=colour, marker="o", markersize=3.5, label=layer)
+        axes.fill_between(x, lows, highs, color=colour, alpha=0.15, linewidth=0)
+        lost = [(at, 100 * point.mean) for at, point in line if point.diverged]
+        axes.plot([at for at, _ in lost], [y for _, y in lost], "x", color=colour, markersize=9, markeredgewidth=2)
+    axes.set_xscale("log")
+    if panel.ticks:
+        axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
+        axes.minorticks_off()
+    axes.set_ylim(*_limits(trials))
+    axes.grid(color="#e6e8eb")
+    axes.set_axisbelow(True)
+    axes.set_title(panel.title, fontsize=11)
+    axes.set_xlabel(panel.axis)
+    axes.set_ylabel(ACCURACY)
+    axes.label_outer(remove_inner_ticks=False)
+    axes.xaxis.label.set_visible(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _looks(layers: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Each layer's colour and dash, the same in every chart."""
+    found: dict[str, tuple[str, str]] = {}
+    used = 0
+    for layer in sorted(layers):
+        if layer in COLOURS:
+            found[layer] = COLOURS[layer], "solid"
+        else:
+            found[layer] = _MORE_COLOURS[used % len(_MORE_COLOURS)], _DASHES[used // len(_MORE_COLOURS) % len(_DASHES)]
+            used += 1
+    return found
+
+
+def _trace(layer: str, line: list[tuple[float, Point[Any]]], colour: str, dash: str) -> dict[str, Any]:
+    name = html.escape(layer)
+    means = [100 * point.mean for _, point in line]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": [at for at, _ in line],
+        "y": means,
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * max(point.values) - mean for (_, point), mean in zip(line, means, strict=True)],
+            "arrayminus": [mean - 100 * min(point.values) for (_, point), mean in zip(line, means, strict=True)],
+            "thickness": 1.2,
+            "width": 3,
+        },
+        "line": {"color": colour, "dash": dash, "width": 2},
+        "marker": {
+            "color": colour,
+            "size": [12 if point.diverged else 6 for _, point in line],
+            "symbol": ["x" if point.diverged else "circle" for _, point in line],
+        },
+        "hovertemplate": f"{name} at %{{x:g}}: %{{y:.1f}} %<extra></extra>",
+    }
+
+
+def _row(layer: str, at: float, point: Point[Any]) -> tuple[str, ...]:
+    each = ", ".join(f"{100 * value:.1f}" for value in point.values)
+    return layer, f"{at:g}", f"{100 * point.mean:.1f}", each, str(point.diverged)
+
+
+def _key(trials: Trials[Any]) -> str:
+    points = [point for points in trials.points.values() for point in points]
+    several = any(len(point.values) > 1 for point in points)
+    lost = any(point.diverged for point in points)
+    key = "mean over seeds, bars from the worst to the best" if several else "one seed"
+    return key + ("; a cross: a run diverged there, counted as chance" if lost else "")
+
+
+def _limits(trials: Trials[Any]) -> tuple[float, float]:
+    values = [100 * value for points in trials.points.values() for point in points for value in point.values]
+    low, high = min([*values, 100 * trials.chance]), max(values)
+    return max(0.0, low - 3), min(100.0, high + 3)
