@@ -190,6 +190,23 @@ def build_parser() -> ArgumentParser:
 
     layers = ArgumentParser(description="Print the table of layers: name, formula, parameters, source.")
     commands.add_subcommand("layers", layers, help="the table of layers")
+
+    plan = ArgumentParser(
+        description="Print what putting a layer into a model would do: every normalization, what follows it, whether "
+        "it is replaced and why. In Python: evonorm.convert(model, layer)."
+    )
+    plan.add_argument("model", help="torchvision:NAME or timm:NAME, as in torchvision:resnet50")
+    plan.add_argument("layer", help="a layer of `evonorm layers`")
+    plan.add_argument("--groups", type=int | None, default=None, help="default: 32, or a GroupNorm's own")
+    plan.add_argument("--group_size", type=int | None, default=None, help="channels a group, in the place of --groups")
+    plan.add_argument(
+        "--without_activation",
+        default="keep",
+        type=Literal["keep", "affine", "replace"],
+        help="at norms that no activation follows: keep them, put the layer there with its activation off, or whole",
+    )
+    plan.add_argument("--json", default=None, type=str | None, metavar="FILE", help="writes the plan there too")
+    commands.add_subcommand("plan", plan, help="what putting a layer into a known model would do")
     return parser
 
 
@@ -487,6 +504,19 @@ def _layers(options: Any) -> int:
     return 0
 
 
+def _plan(options: Any) -> int:
+    from evonorm.lab.planning import plan_of
+
+    values = dict(options.as_dict())
+    file = values.pop("json")
+    made = plan_of(values.pop("model"), values.pop("layer"), **values)
+    print(made)
+    if file is not None:
+        Path(file).write_text(made.to_json() + "\n", encoding="utf-8")
+        print(f"plan: {file}")
+    return 0
+
+
 def _sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, **membership: Any) -> Wanted:
     from evonorm.lab.sinks import Wanted
 
@@ -513,5 +543,6 @@ _COMMANDS = {
     "export": _export,
     "bench": _bench,
     "layers": _layers,
+    "plan": _plan,
 }
 _SWEEP_WORDS = ("run", "status", "best", "-h", "--help")
