@@ -11,7 +11,7 @@ from torch import nn
 
 import evonorm
 from evonorm import NormActivation
-from evonorm.layers.conversion.timms import layer_of
+from evonorm.layers.conversion.kinds import timms_layer
 
 timm = pytest.importorskip("timm")
 
@@ -35,7 +35,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def perturbed(model: nn.Module) -> nn.Module:
     """Every parameter of a layer of timm's away from its initial value, where weight and v are alike."""
-    for seed, module in enumerate(m for m in model.modules() if layer_of(m)):
+    for seed, module in enumerate(m for m in model.modules() if timms_layer(m)):
         for offset, (name, value) in enumerate(module.state_dict().items()):
             change = 0.2 * noise(*value.shape, seed=10 * seed + offset)
             value.copy_(change if name in ("bias", "tau") else change.abs() + 0.7)
@@ -64,7 +64,7 @@ def test_a_model_of_timms(name: str) -> None:
     layer, group_size = MODELS[name]
     torch.manual_seed(0)
     theirs = perturbed(timm.create_model(name, num_classes=5))
-    replaced = {path: module for path, module in theirs.named_modules() if layer_of(module)}
+    replaced = {path: module for path, module in theirs.named_modules() if timms_layer(module)}
     ours = evonorm.from_timm(timm.create_model(name, num_classes=5))
     ours.load_state_dict(theirs.state_dict())
     timm.create_model(name, num_classes=5).load_state_dict(ours.state_dict())
@@ -74,7 +74,7 @@ def test_a_model_of_timms(name: str) -> None:
         assert isinstance(new, NormActivation)
         assert (new.layer, new.activate, new.eps) == (layer, old.apply_act, old.eps)
         assert new.groups == (32 if group_size is None else new.channels // group_size)
-    assert not any(layer_of(module) for module in ours.modules())
+    assert not any(timms_layer(module) for module in ours.modules())
     x = noise(2, 3, 64, 64)
     for training in (False, True):
         for model in (theirs, ours):
@@ -136,3 +136,8 @@ def test_what_is_refused() -> None:
         evonorm.from_timm(nn.Sequential(EvoNorm2dS1(8, groups=3)))
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module: got str"):
         evonorm.from_timm("regnetz_c16_evos")  # type: ignore[arg-type]
+
+
+def test_a_plan_says_what_serves_them() -> None:
+    (site,) = evonorm.plan(nn.Sequential(timm.layers.EvoNorm2dS0a(32)), "evonorm-b0").sites
+    assert site.what == "kept: timm's own evonorm-s0a; evonorm.from_timm puts ours in its place"

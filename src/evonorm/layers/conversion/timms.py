@@ -8,13 +8,10 @@ from typing import Any
 from torch import nn
 
 from evonorm.layers.conversion.applying import take_over
+from evonorm.layers.conversion.kinds import timms_layer
 from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
 
-_HOMES = ("timm.layers.evo_norm", "timm.layers.filter_response_norm")
-_LAYERS = {f"EvoNorm2d{kind}": f"evonorm-{kind.lower()}" for kind in ("B0", "B1", "B2", "S0", "S1", "S2")}
-_LAYERS |= {f"EvoNorm2d{kind}": f"evonorm-{kind.lower()}" for kind in ("S0a", "S1a", "S2a")}
-_LAYERS |= {"FilterResponseNormTlu2d": "frn-tlu"}
 _NAMES = ("weight", "bias", "v", "tau", "running_var")
 
 
@@ -31,7 +28,7 @@ def from_timm(model: nn.Module, *, backend: Backend = "auto") -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
     result = copy.deepcopy(model)
-    new = {id(m): _layer(name, m, layer, backend) for name, m in result.named_modules() if (layer := layer_of(m))}
+    new = {id(m): _layer(name, m, layer, backend) for name, m in result.named_modules() if (layer := timms_layer(m))}
     if not new:
         raise ValueError(
             f"{type(model).__name__} has none of timm's EvoNorm2d* or FilterResponseNormTlu2d; "
@@ -44,13 +41,6 @@ def from_timm(model: nn.Module, *, backend: Backend = "auto") -> nn.Module:
             if child is not None and id(child) in new:
                 module._modules[key] = new[id(child)]
     return result
-
-
-def layer_of(module: nn.Module) -> str | None:
-    """The name of our layer that this module of timm's is, or None."""
-    kind = type(module)
-    # By name: timm itself is not imported, the model's owner has done that.
-    return _LAYERS.get(kind.__name__) if kind.__module__ in _HOMES else None
 
 
 def _layer(name: str, old: Any, layer: str, backend: Backend) -> NormActivation:
