@@ -181,9 +181,8 @@ _ROWS_OF_LIU = (
 
 def _normalizing(row: NormAct, linear: Formula) -> NormAct:
     """timm's variant of a row, as its checkpoints have it: without its activation it still normalizes."""
-    return dataclasses.replace(
-        row, name=f"{row.name}a", linear=linear, eps=1e-3, source=f"timm, after {row.source}", variant_of=row.name
-    )
+    source = f"timm (epsilon 1e-3; normalizes without its activation too), after {row.source}"
+    return dataclasses.replace(row, name=f"{row.name}a", linear=linear, eps=1e-3, source=source, variant_of=row.name)
 
 
 _S0, _S1, _S2 = (row for row in _ROWS_OF_LIU if row.grouped)
