@@ -7,7 +7,7 @@ from typing import Protocol
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import batches, comparison_page, ladder, ladder_page
+from evonorm.lab.report import batches, comparison_page, ladder, ladder_page, sweep_page
 
 
 class Kind(Protocol):
@@ -21,7 +21,7 @@ class Kind(Protocol):
 
 
 # The first that knows the folder draws it; what none knows is a folder of runs.
-KINDS: tuple[Kind, ...] = (ladder_page, batches)
+KINDS: tuple[Kind, ...] = (sweep_page, ladder_page, batches)
 
 
 def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
