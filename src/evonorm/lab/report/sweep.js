@@ -263,9 +263,18 @@
     table.tBodies[0].append(...order.map((place) => rows[place]));
   }));
 
+  // ---- labels stand on the box's own colour, so that lines do not cross them out
+  const tint = () => {
+    const box = getComputedStyle(document.documentElement).getPropertyValue("--box").trim();
+    Plotly.relayout(lines, Object.fromEntries(lines.layout.annotations.map((_, index) => [`annotations[${index}].bgcolor`, box])));
+  };
+
   // ---- which trial is under the pointer
   const ready = () => {
     drawLines();
+    tint();
+    dark.addEventListener("change", tint);
+    window.matchMedia("print").addEventListener("change", tint);
     arrange();
     new ResizeObserver(arrange).observe(lines);
     lines.on("plotly_hover", ({points: [point]}) => {

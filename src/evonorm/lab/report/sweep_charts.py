@@ -84,7 +84,7 @@ def parallel_layout(axes: Sequence[Axis]) -> dict[str, Any]:
     labels = [
         {
             **{"x": place, "y": y, "text": label, "showarrow": False, "xanchor": "left", "xshift": 3},
-            **{"font": {"size": 11}, "bgcolor": "rgba(128,128,128,0.18)", "borderpad": 1},
+            **{"font": {"size": 11}, "borderpad": 1, "opacity": 0.9},
         }
         for place, axis in enumerate(axes)
         for y, label in ticks(axis)
@@ -105,6 +105,28 @@ def parallel_layout(axes: Sequence[Axis]) -> dict[str, Any]:
         "hovermode": "closest",
         "margin": {"l": 16, "r": 8, "t": 36, "b": 8},
     }
+
+
+def parallel(swept: Swept, axes: Sequence[Axis]) -> Chart:
+    """The parallel coordinates as a picture: every trial, the best on top, as the page's script draws them."""
+    own = fifths(swept)
+    traces = []
+    for fifth, colour in ((None, NO_VALUE_COLOUR), *enumerate(FIFTHS)):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for place in (place for place, found in enumerate(own) if found == fifth):
+            for across, axis in enumerate(axes):
+                at = axis.place(axis.values[place])
+                moved = 0.018 * jitter(swept.trials[place].number) if axis.choices else 0.0
+                x.append(None if at is None else across)
+                y.append(None if at is None else at + moved)
+            x.append(None)
+            y.append(None)
+        width = 2.0 if fifth == len(FIFTHS) - 1 else 1.2
+        line = {"color": colour, "width": width}
+        traces.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "opacity": 0.75})
+    title = "Trials as lines" + (f", orange: the best fifth by {swept.metric.name}" if swept.metric else "")
+    return Chart(title, "", {"data": traces, "layout": parallel_layout(axes)}, (), ())
 
 
 def against(swept: Swept, axis: Axis) -> Chart:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import effect_charts, html, importance, readings, sweep_charts, tables
+from evonorm.lab.report import effect_charts, html, importance, pictures, readings, sweep_charts, tables
 from evonorm.lab.report.charts import Chart
 from evonorm.lab.report.importance import Effect
 from evonorm.lab.report.swept import Axis, Swept, number, read
@@ -51,7 +51,6 @@ def render(folder: Path) -> str:
     axes = [*swept.axes, *([measure] if measure else [])]
     found = effects(swept)
     rows = [_row(swept, place) for place in range(len(swept.trials))]
-    charts = [sweep_charts.against(swept, axis) for axis in swept.axes] if measure else []
     return html.fill(
         "sweep.html.j2",
         title=swept.content.get("name") or "Sweep",
@@ -69,12 +68,28 @@ def render(folder: Path) -> str:
         effects=[effect_charts.importances(found), effect_charts.correlations(found)] if found else [],
         among=len(swept.judged),
         level=f"{100 * importance.LEVEL:.0f} %",
-        against=charts,
+        against=[sweep_charts.against(swept, axis) for axis in swept.axes] if measure else [],
         statuses=list(dict.fromkeys(trial.status for trial in swept.trials)),
         header=_header(swept),
         rows=rows,
         sorts=[[row.number, *(sort for _, sort, _ in row.cells)] for row in rows],
     )
+
+
+def charts(folder: Path) -> dict[str, Chart]:
+    """The page's charts by the name of a file. Raises as render does."""
+    swept = read(folder)
+    measure = swept.measure
+    axes = [*swept.axes, *([measure] if measure else [])]
+    named = {"lines": sweep_charts.parallel(swept, axes)} if axes else {}
+    if measure is None:
+        return named
+    named |= {f"best-by-{by}": sweep_charts.progress(swept, by) for by in ("trial", "time")}
+    if found := effects(swept):
+        named |= {"importance": effect_charts.importances(found), "correlation": effect_charts.correlations(found)}
+    for axis in swept.axes:
+        named[pictures.file_name(f"against-{axis.name}", list(named))] = sweep_charts.against(swept, axis)
+    return named
 
 
 def conditions(folder: Path, swept: Swept) -> list[tuple[str, str]]:
@@ -175,12 +190,3 @@ def axis_number(value: float | None) -> str:
 
 def _words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def charts_of(swept: Swept, found: Sequence[Effect]) -> list[Chart]:
-    """Every chart but the parallel coordinates, in the page's order."""
-    if swept.measure is None:
-        return []
-    drawn = [sweep_charts.progress(swept, by) for by in ("trial", "time")]
-    drawn += [effect_charts.importances(found), effect_charts.correlations(found)] if found else []
-    return drawn + [sweep_charts.against(swept, axis) for axis in swept.axes]
