@@ -49,8 +49,11 @@ def write(
         at = {"at": 2.0 * number} if clock else {}
         status, value = row.get("status", "finished"), row.get("value")
         drawn = {"event": "drawn", "number": number, "parameters": row["parameters"], "point": {}}
-        lines += [drawn | at, {"event": "started", "number": number} | at]
-        if status in ("running", "waiting"):
+        lines.append(drawn | at)
+        if status == "waiting":
+            continue
+        lines.append({"event": "started", "number": number} | at)
+        if status == "running":
             continue
         ended = {"event": "ended", "number": number, "status": status, "value": value, "run": None, "metrics": {}}
         ended |= {"history": row.get("history", [] if value is None else [value]), "seconds": 1.5}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DPI = 200
 INK, QUIET, GRID = "#1d1f21", "#5b6067", "#e6e8eb"
 MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "x-thin": "x"}
+# Of a title; a picture has no room for more. A legend has half.
+MOST_LETTERS = 60
 DASHES = {"solid": "-", "dash": "--"}
 
 
@@ -53,7 +55,7 @@ def _draw(chart: Chart, path: Path) -> Path:
     figure = Figure(figsize=(max(6.0, 1.7 * wide), height), facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     axes = figure.subplots()
-    axes.set_title(_plain(chart.title), loc="left", fontweight="bold", fontsize=10)
+    axes.set_title(_cut(chart.title, MOST_LETTERS), loc="left", fontweight="bold", fontsize=10)
     for trace in chart.figure["data"]:
         _trace(axes, trace)
     for name in ("xaxis", "yaxis"):
@@ -81,7 +83,7 @@ def _draw(chart: Chart, path: Path) -> Path:
 def _trace(axes: Axes, trace: Mapping[str, Any]) -> None:
     x, y = (_numbers(trace[name]) for name in "xy")
     line, marker = trace.get("line", {}), trace.get("marker", {})
-    label = _plain(trace.get("name", "")) if trace.get("showlegend") else ""
+    label = _cut(_plain(trace.get("name", "")), MOST_LETTERS // 2) if trace.get("showlegend") else ""
     mode, colour = trace.get("mode", "lines"), line.get("color") or marker.get("color") or INK
     opacity = trace.get("opacity", marker.get("opacity", 1.0))
     if "error_x" in trace:
@@ -145,6 +147,10 @@ def _axis(axes: Axes, layout: Mapping[str, Any], name: str) -> None:
 
 def _numbers(values: Sequence[Any]) -> list[float]:
     return [float("nan") if value is None else float(value) for value in values]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _plain(text: str) -> str:

@@ -62,7 +62,7 @@
     for (const place of all) groups[!passes[place] ? out : data.fifths[place] === null ? grey : data.fifths[place]].push(place);
     const many = count > 200;
     const trace = (places, color, width, opacity) => {
-      const found = {type: "scatter", mode: "lines", x: [], y: [], line: {color, width}, opacity, hoverinfo: "none"};
+      const found = {type: "scatter", mode: "lines", x: [], y: [], line: {color, width, simplify: false}, opacity, hoverinfo: "none"};
       for (const place of places) lineOf(place, found);
       found.places = places;
       return found;
@@ -86,31 +86,41 @@
   const stale = new Set(), visible = new Set();
   const refresh = (chart) => {
     stale.delete(chart);
-    const everything = passes.every(Boolean);
+    const everything = passes.every(Boolean), indices = [], selected = [];
     chart.data.forEach((trace, index) => {
       if (trace.meta && trace.meta.filter) {
         const kept = [];
         trace.customdata.forEach((number, point) => { if (passes[byNumber.get(number)]) kept.push(point); });
-        Plotly.restyle(chart, {selectedpoints: [everything ? null : kept]}, [index]);
-      } else if (trace.meta && trace.meta.best) {
-        const points = chart.data[0], x = [], y = [];
-        let best = null;
-        points.customdata.forEach((number, point) => {
-          if (!passes[byNumber.get(number)]) return;
-          const value = points.y[point];
-          best = best === null || trace.meta.best * value > trace.meta.best * best ? value : best;
-          x.push(points.x[point]);
-          y.push(best);
-        });
-        Plotly.restyle(chart, {x: [x], y: [y]}, [index]);
+        indices.push(index);
+        selected.push(everything ? null : kept);
       }
     });
+    // One call for all traces: each draws the whole chart.
+    if (indices.length) Plotly.restyle(chart, {selectedpoints: selected}, indices);
+    const line = chart.data.findIndex((trace) => trace.meta && trace.meta.best);
+    if (line < 0) return;
+    const points = chart.data[0], sign = chart.data[line].meta.best, x = [], y = [];
+    let best = null;
+    points.customdata.forEach((number, point) => {
+      if (!passes[byNumber.get(number)]) return;
+      best = best === null || sign * points.y[point] > sign * best ? points.y[point] : best;
+      x.push(points.x[point]);
+      y.push(best);
+    });
+    Plotly.restyle(chart, {x: [x], y: [y]}, [line]);
+  };
+  // A chart a turn, so that a hand that moves on is not kept waiting.
+  let turn = 0;
+  const inTurn = () => {
+    const next = [...visible].find((chart) => stale.has(chart));
+    turn = next ? setTimeout(inTurn, 0) : 0;
+    if (next) refresh(next);
   };
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (entry.isIntersecting) visible.add(entry.target); else visible.delete(entry.target);
-      if (entry.isIntersecting && stale.has(entry.target)) refresh(entry.target);
     }
+    if (!turn) inTurn();
   }, {rootMargin: "200px"});
   others.forEach((chart) => watcher.observe(chart));
 
@@ -121,7 +131,7 @@
   const settle = () => {
     drawTable();
     for (const chart of others) stale.add(chart);
-    for (const chart of visible) refresh(chart);
+    if (!turn) inTurn();
   };
   const update = () => {
     const filtered = decide();
