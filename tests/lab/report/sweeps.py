@@ -35,7 +35,7 @@ def write(
     runs: Mapping[str, Any] | None = None,
     clock: bool = True,
 ) -> Path:
-    """A sweep of these trials. A row: parameters; and status, value, error, history where they are not the usual.
+    """A sweep of these trials. A row: parameters; and status, value, error, history, run where they are not the usual.
 
     clock: whether the journal has times.
     """
@@ -55,7 +55,14 @@ def write(
         lines.append({"event": "started", "number": number} | at)
         if status == "running":
             continue
-        ended = {"event": "ended", "number": number, "status": status, "value": value, "run": None, "metrics": {}}
+        ended = {
+            "event": "ended",
+            "number": number,
+            "status": status,
+            "value": value,
+            "run": row.get("run"),
+            "metrics": {},
+        }
         ended |= {"history": row.get("history", [] if value is None else [value]), "seconds": 1.5}
         lines.append(ended | {"error": row.get("error")} | ({"at": 2.0 * number + 1.5} if clock else {}))
     (folder / TRIALS).write_text("".join(records.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -89,7 +89,7 @@ def test_an_inert_parameter_is_seldom_seen() -> None:
     for seed in range(6):
         effect = named(40, seed)["inert"]
         seen += effect.correlation.clear or effect.beyond_chance
-    assert seen == 0
+    assert seen <= 1
 
 
 def test_the_seed_decides() -> None:

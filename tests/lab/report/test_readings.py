@@ -76,6 +76,25 @@ def test_identities_have_no_groups(tmp_path: Path) -> None:
     assert "groups cannot matter" not in told["intended"]
 
 
+def test_trials_of_one_run_are_drawn_together(tmp_path: Path) -> None:
+    """Ten runs, each under eight numbers of groups: eighty trials that know no more than ten of learning rates."""
+    rows = []
+    for place, row in enumerate(sweeps.drawn(10, lambda p, rng: rng.random(), seed=5)):
+        for copy in range(8):
+            parameters = row["parameters"] | {"groups": (4, 8, 12, 16, 32)[copy % 5], "momentum": 0.5 + copy}
+            rows.append({"parameters": parameters, "value": row["value"], "run": f"run-{place}"})
+    swept = read(sweeps.write(tmp_path / "shared", rows))
+    own = read(sweeps.write(tmp_path / "own", [row | {"run": None} for row in rows]))
+    wide, narrow = ({effect.name: effect.correlation for effect in sweep_page.effects(found)} for found in (swept, own))
+    for name in ("learning_rate", "optimizer"):
+        assert wide[name].high - wide[name].low > 1.5 * (narrow[name].high - narrow[name].low)
+    # What differs within a run has no effect, and that is certain.
+    assert wide["momentum"].farthest < 0.1
+    assert "70 trials had the very run of another" in readings.answer(swept, ())
+    assert readings.conclusions(swept, ())[0].text.count("(n=") == 2
+    assert "(n=80" not in readings.conclusions(swept, ())[0].text
+
+
 def test_diverged_trials_count_as_the_worst(tmp_path: Path) -> None:
     """Half of SGD's trials diverge: their best value before that does not count."""
     rows = sweeps.drawn(80, lambda p, rng: 0.5 + 0.02 * rng.gauss(0, 1))

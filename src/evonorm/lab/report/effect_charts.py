@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 from evonorm.lab.report.charts import Chart
 from evonorm.lab.report.importance import Effect, Interval
-from evonorm.lab.report.sweep_charts import POINT_COLOUR, short
+from evonorm.lab.report.sweep_charts import POINT_COLOUR, escaped, short
 
 
 def importances(effects: Sequence[Effect]) -> Chart:
@@ -62,7 +61,7 @@ def _dots(lines: Sequence[tuple[str, Interval, bool]], title: str, ends: list[fl
             **{"size": 11, "color": POINT_COLOUR, "line": {"width": 2}},
             "symbol": ["circle" if clear else "circle-open" for _, _, clear in lines],
         },
-        "text": [html.escape(name) for name, _, _ in lines],
+        "text": [escaped(name) for name, _, _ in lines],
         "hovertemplate": "%{text}: %{x:.2f}<extra></extra>",
     }
     layout = {

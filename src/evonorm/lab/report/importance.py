@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 # Fewer trials than this say nothing of correlations.
 LEAST = 8
 LEVEL = 0.95
-TREES, TREES_EACH_DRAW = 100, 10
+TREES, TREES_EACH_DRAW = 100, 6
 DRAWS, FOREST_DRAWS = 1000, 40
 # A leaf holds this share of the trials at least: leaves of one trial would learn its noise.
 LEAF = 0.01
@@ -78,24 +79,27 @@ class Column:
     log: bool = False
 
 
-def effects(columns: Sequence[Column], metric: Sequence[float], *, seed: int = 0) -> tuple[Effect, ...]:
-    """Each parameter's effect, the most important first; none for fewer trials than LEAST or a constant metric.
+def effects(
+    columns: Sequence[Column], metric: Sequence[float], *, runs: Sequence[Any] | None = None, seed: int = 0
+) -> tuple[Effect, ...]:
+    """Each parameter's effect, the most important first; none for fewer runs than LEAST or a constant metric.
 
-    Intervals: trials are drawn anew with replacement; the standard error over the draws, by Fisher's z and Student's t
+    runs: by trial, what it ran: trials of one run have one value and are drawn together; default: each its own.
+    Intervals: runs are drawn anew with replacement; the standard error over the draws, by Fisher's z and Student's t
     for r, makes intervals that hold at LEVEL for all parameters and values together (Bonferroni). The draws follow
     from `seed` alone.
     """
     from scipy.stats import t
 
     target = _scaled(np.asarray(metric, dtype=np.float64))
-    count = len(target)
-    if count < LEAST or np.ptp(target) == 0 or not columns:
+    clusters = _clusters(range(len(target)) if runs is None else runs)
+    if len(clusters) < LEAST or np.ptp(target) == 0 or not columns:
         return ()
     rng = np.random.default_rng(seed)
     blocks = [_encoded(column) for column in columns]
     among = sum(len(names) for names, _ in blocks)
-    quantile = float(t.ppf(1 - (1 - LEVEL) / (2 * among), count - 3))
-    draws = rng.integers(count, size=(DRAWS, count))
+    quantile = float(t.ppf(1 - (1 - LEVEL) / (2 * among), len(clusters) - 3))
+    draws = np.stack([_draw(clusters, rng) for _ in range(DRAWS)])
     correlations = [
         [correlation(block[:, place], target, draws, quantile) for place in range(block.shape[1])]
         for _, block in blocks
@@ -104,7 +108,7 @@ def effects(columns: Sequence[Column], metric: Sequence[float], *, seed: int = 0
         correlation(np.log(block[:, 0]), target, draws, quantile) if column.log else None
         for column, (_, block) in zip(columns, blocks, strict=True)
     ]
-    shares, beyond, explained = _forests([block for _, block in blocks], target, rng, quantile)
+    shares, beyond, explained = _forests([block for _, block in blocks], target, clusters, rng, quantile)
     found = []
     for place, column in enumerate(columns):
         names = blocks[place][0]
@@ -126,7 +130,7 @@ def effects(columns: Sequence[Column], metric: Sequence[float], *, seed: int = 0
     return tuple(sorted(found, key=lambda effect: -effect.importance.value))
 
 
-def correlation(column: Floats, target: Floats, draws: NDArray[np.int64], quantile: float) -> Interval:
+def correlation(column: Floats, target: Floats, draws: Places, quantile: float) -> Interval:
     """Pearson's r with its interval from these draws of trials; 0 where either does not vary."""
     value = float(_pearson(_scaled(column)[None, :], target[None, :])[0])
     drawn = _pearson(_scaled(column)[draws], target[draws])
@@ -148,7 +152,7 @@ def _pearson(columns: Floats, targets: Floats) -> Floats:
 
 
 def _forests(
-    blocks: Sequence[Floats], target: Floats, rng: np.random.Generator, quantile: float
+    blocks: Sequence[Floats], target: Floats, clusters: Sequence[Places], rng: np.random.Generator, quantile: float
 ) -> tuple[list[Interval], list[bool], list[float]]:
     """Importance, whether it is beyond chance, and the explained share, of each block of columns."""
     from scipy.stats import gamma
@@ -159,7 +163,7 @@ def _forests(
     shares, score = _importances(whole, target, widths, rng, TREES)
     drawn, own, copies = [], [], []
     for _ in range(FOREST_DRAWS):
-        rows = rng.integers(count, size=count)
+        rows = _draw(clusters, rng)
         drawn.append(_importances(whole[rows], target[rows], widths, rng, TREES_EACH_DRAW)[0])
         # Beside each parameter a copy of it whose trials are shuffled: what such a column gets by chance.
         shuffled = np.hstack([block[rng.permutation(count)] for block in ranked])
@@ -177,6 +181,23 @@ def _forests(
         limit = gamma.isf(tail, mean[place] ** 2 / variance, scale=variance / mean[place]) if variance > 0 else 0.0
         beyond.append(bool(np.mean(own, axis=0)[place] > limit))
     return intervals, beyond, [float(share * max(0.0, score)) for share in shares]
+
+
+def _clusters(runs: Sequence[Any]) -> list[Places]:
+    """Places of the trials of each run."""
+    found: dict[Any, list[int]] = {}
+    for place, run in enumerate(runs):
+        found.setdefault(run, []).append(place)
+    return [np.array(places) for places in found.values()]
+
+
+def _draw(clusters: Sequence[Places], rng: np.random.Generator) -> Places:
+    """As many trials as there are, drawn with replacement, all of a run together (the last run may be cut)."""
+    count = sum(map(len, clusters))
+    if len(clusters) == count:
+        return rng.integers(count, size=count)
+    drawn = [clusters[place] for place in rng.integers(len(clusters), size=count)]
+    return np.concatenate(drawn)[:count]
 
 
 def _importances(

@@ -74,9 +74,14 @@ def answer(swept: Swept, effects: Sequence[Effect]) -> str:
     if best is None or best.value is None:
         return " ".join([*sentences, f"None has a value of {swept.metric.name} yet."])
     sentences.append(f"Best {swept.metric.name}: {number(best.value)}, trial {best.number}.")
-    judged = len(swept.judged)
+    judged, runs = len(swept.judged), len(set(swept.runs))
+    if runs < judged:
+        sentences.append(
+            f"{_trials(judged - runs)} had the very run of another, for what differs between them changes nothing in "
+            "it: such trials are drawn together, and count once where optimizers are compared."
+        )
     if not effects:
-        sentences.append(_why_nothing(swept, judged))
+        sentences.append(_why_nothing(swept, runs))
         return " ".join(sentences)
     told: dict[Strength, list[str]] = {}
     for effect in effects:
@@ -107,8 +112,10 @@ def conclusions(swept: Swept, effects: Sequence[Effect]) -> list[Finding]:
 def _adam(swept: Swept, axis: Axis) -> Finding:
     claim = "Adam is the most promising optimizer."
     assert swept.metric is not None
+    # A run that several trials share counts once.
+    judged = {run: place for place, run in zip(swept.judged, swept.runs, strict=True)}.values()
     groups: dict[str, list[float]] = {}
-    for place in swept.judged:
+    for place in judged:
         groups.setdefault(str(axis.values[place]), []).append(swept.values[swept.trials[place].number])
     adam = next((name for name in groups if name.lower() == "adam"), None)
     rivals = {name: values for name, values in groups.items() if name != adam}
@@ -127,10 +134,10 @@ def _adam(swept: Swept, axis: Axis) -> Finding:
     difference = _welch(ours, theirs, among=len(rivals))
     text += f"; difference {_signed(difference.value)}, between {_signed(difference.low)} and "
     text += f"{_signed(difference.high)} at {100 * LEVEL:.0f} % (Welch).{tops}"
-    ranked = sorted(swept.judged, key=lambda place: -swept_sign(swept) * swept.values[swept.trials[place].number])
+    ranked = sorted(judged, key=lambda place: -swept_sign(swept) * swept.values[swept.trials[place].number])
     quarter = ranked[: max(1, len(ranked) // 4)]
     count = sum(str(axis.values[place]) == adam for place in quarter)
-    text += f" Of the best quarter, {_trials(len(quarter))}, {count} used {adam}."
+    text += f" Of the best quarter, {len(quarter)} of {len(judged)}, {count} used {adam}."
     if not difference.clear:
         return Finding(claim, "no clear difference", text)
     return Finding(claim, "supported" if difference.value * swept_sign(swept) > 0 else "contradicted", text)
@@ -188,7 +195,7 @@ def _signed(value: float, form: str = ".3g") -> str:
 
 
 def _nothing(swept: Swept, claim: str) -> Finding:
-    return Finding(claim, "too few trials to tell", _why_nothing(swept, len(swept.judged)))
+    return Finding(claim, "too few trials to tell", _why_nothing(swept, len(set(swept.runs))))
 
 
 def _why_nothing(swept: Swept, judged: int) -> str:

@@ -46,12 +46,12 @@
   };
 
   // ---- the lines, grouped by colour into few traces with gaps: a trace a trial would take seconds to draw
-  const jitter = (number) => ((number * 0.6180339887) % 1 - 0.5) * 0.018;
+  const jitter = (number) => (number * 0.6180339887) % 1 - 0.5;
   const lineOf = (place, into) => {
     data.axes.forEach((axis, index) => {
       const at = axis.places[place];
       into.x.push(at === null ? null : index);
-      into.y.push(at === null ? null : at + (axis.jitter ? jitter(data.numbers[place]) : 0));
+      into.y.push(at === null ? null : at + axis.breadth * jitter(data.numbers[place]));
     });
     into.x.push(null);
     into.y.push(null);
@@ -60,9 +60,9 @@
     const groups = [...data.colours.map(() => []), [], []];
     const grey = data.colours.length, out = grey + 1;
     for (const place of all) groups[!passes[place] ? out : data.fifths[place] === null ? grey : data.fifths[place]].push(place);
-    const many = count > 200;
+    const many = data.thin, thinner = many ? 0.5 : 1;
     const trace = (places, color, width, opacity) => {
-      const found = {type: "scatter", mode: "lines", x: [], y: [], line: {color, width, simplify: false}, opacity, hoverinfo: "none"};
+      const found = {type: "scatter", mode: "lines", x: [], y: [], line: {color, width: width * thinner, simplify: false}, opacity, hoverinfo: "none"};
       for (const place of places) lineOf(place, found);
       found.places = places;
       return found;
@@ -70,8 +70,8 @@
     // What does not pass lies at the bottom, the best at the top.
     return [
       trace(groups[out], data.grey, 0.6, many ? 0.07 : 0.15),
-      trace(groups[grey], data.grey, 1.2, many ? 0.5 : 0.8),
-      ...data.colours.map((color, fifth) => trace(groups[fifth], color, fifth === 4 ? 2 : 1.2, many && fifth < 4 ? 0.5 : 0.85)),
+      trace(groups[grey], data.grey, 1.2, 0.7),
+      ...data.colours.map((color, fifth) => trace(groups[fifth], color, fifth === 4 ? 2 : 1.2, 0.8)),
     ];
   };
   let drawn = [];
@@ -207,7 +207,7 @@
     if (axis.choice) {
       const kept = chosen(box), places = axis.places.filter((at, place) => kept.has(axis.choice[place]));
       if (!places.length) { mark.style.display = "none"; return; }
-      [from, to] = [Math.min(...places) - 0.02, Math.max(...places) + 0.02];
+      [from, to] = [Math.min(...places) - axis.breadth / 2, Math.max(...places) + axis.breadth / 2];
     } else [from, to] = range(box);
     const height = strips[index].clientHeight - 12;
     mark.style.top = `${6 + (1 - to) * height}px`;

@@ -21,6 +21,8 @@ AXIS_COLOUR = "#8c8c8c"
 # A label longer than this is cut where a chart has no room for it; tables and controls have it whole.
 MOST_LETTERS = 16
 MOST_TICKS = 12
+# More lines than this are drawn thin.
+MANY = 200
 # How far, of the metric's range, trials without a value stand beyond its worst.
 BEYOND = 0.08
 
@@ -68,8 +70,15 @@ def ticks(axis: Axis) -> list[tuple[float, str]]:
 
 
 def short(text: str) -> str:
-    """A label for a chart, cut to MOST_LETTERS, with nothing in it that Plotly would take for markup."""
-    return html.escape(text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…")
+    """A label for a chart, cut to MOST_LETTERS."""
+    return escaped(text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…")
+
+
+def escaped(text: str) -> str:
+    """Text with nothing in it that Plotly would take for markup, a formula or a template's field."""
+    for character in "$%{}":
+        text = text.replace(character, f"\0{ord(character)};")
+    return html.escape(text).replace("\0", "&#")
 
 
 def parallel_layout(axes: Sequence[Axis]) -> dict[str, Any]:
@@ -117,12 +126,12 @@ def parallel(swept: Swept, axes: Sequence[Axis]) -> Chart:
         for place in (place for place, found in enumerate(own) if found == fifth):
             for across, axis in enumerate(axes):
                 at = axis.place(axis.values[place])
-                moved = 0.018 * jitter(swept.trials[place].number) if axis.choices else 0.0
+                moved = axis.breadth * jitter(swept.trials[place].number)
                 x.append(None if at is None else across)
                 y.append(None if at is None else at + moved)
             x.append(None)
             y.append(None)
-        width = 2.0 if fifth == len(FIFTHS) - 1 else 1.2
+        width = (2.0 if fifth == len(FIFTHS) - 1 else 1.2) * (0.5 if len(swept.trials) > MANY else 1.0)
         line = {"color": colour, "width": width}
         traces.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "opacity": 0.75})
     title = "Trials as lines" + (f", orange: the best fifth by {swept.metric.name}" if swept.metric else "")
@@ -185,7 +194,7 @@ def progress(swept: Swept, by: str) -> Chart:
             "customdata": [swept.trials[point.place].number for point in points],
             "marker": {"size": 6, "color": POINT_COLOUR, "opacity": 0.45},
             "unselected": {"marker": {"opacity": 0.05}},
-            "hovertemplate": f"trial %{{customdata}}: {_hover(measure.name)} %{{y:.4g}}<extra></extra>",
+            "hovertemplate": f"trial %{{customdata}}: {short(measure.name)} %{{y:.4g}}<extra></extra>",
         },
         {
             **{"type": "scatter", "mode": "lines", "name": "best so far", "meta": {"best": swept_sign(swept)}},
@@ -237,7 +246,7 @@ def _points(
     swept: Swept, axis: Axis, places: Sequence[int], heights: Sequence[Any], symbol: str, colour: str
 ) -> dict[str, Any]:
     chosen = [(place, height) for place, height in zip(places, heights, strict=True) if axis.values[place] is not None]
-    name = _hover(swept.metric.name if swept.metric else "")
+    name = short(swept.metric.name if swept.metric else "")
     marker: dict[str, Any] = {"size": 7, "symbol": symbol, "color": colour, "opacity": 0.65}
     if symbol == "x-thin":
         marker["line"] = {"color": colour, "width": 1.5}
@@ -336,11 +345,6 @@ def _places(swept: Swept, statuses: Iterable[str]) -> list[int]:
     ]
 
 
-def _hover(text: str) -> str:
-    """A name in a hover template, where % and braces have a meaning."""
-    return short(text).replace("%", "&#37;")
-
-
 def data(swept: Swept, axes: Sequence[Axis]) -> Mapping[str, Any]:
     """What the page's script filters by: each axis's places and choices, each trial's status, value and fifth."""
     return {
@@ -351,7 +355,7 @@ def data(swept: Swept, axes: Sequence[Axis]) -> Mapping[str, Any]:
                 "choice": [None if value is None else axis.choices.index(value) for value in axis.values]
                 if axis.choices
                 else None,
-                "jitter": bool(axis.choices),
+                "breadth": round(axis.breadth, 5),
                 "log": axis.scale == "log",
                 "low": axis.low,
                 "high": axis.high,
@@ -363,5 +367,5 @@ def data(swept: Swept, axes: Sequence[Axis]) -> Mapping[str, Any]:
         "fifths": fifths(swept),
         "colours": FIFTHS,
         "grey": NO_VALUE_COLOUR,
-        "metric": swept.measure is not None,
+        "thin": len(swept.trials) > MANY,
     }

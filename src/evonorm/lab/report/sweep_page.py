@@ -41,7 +41,7 @@ def effects(swept: Swept) -> tuple[Effect, ...]:
         for axis in swept.axes
     ]
     metric = [swept.values[swept.trials[place].number] for place in places]
-    return importance.effects(columns, metric, seed=int(swept.content.get("seed") or 0))
+    return importance.effects(columns, metric, runs=swept.runs, seed=int(swept.content.get("seed") or 0))
 
 
 def render(folder: Path) -> str:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ Scale = Literal["linear", "log", "category"]
 LOG_RATIO = 100
 # So many distinct values and no more are chosen one by one; beyond, by a range.
 FEW = 12
+MOST_BREADTH = 0.05
 # Values beyond are taken for this: their squares overflow, and nothing is learned from how far beyond.
 LARGEST = 1e150
 # Statuses whose value stands for what the parameters are worth.
@@ -51,6 +53,14 @@ class Axis:
             return self.labels
         distinct = sorted({value for value in self.values if value is not None})
         return tuple(distinct) if len(distinct) <= FEW else ()
+
+    @cached_property
+    def breadth(self) -> float:
+        """How broadly, of the axis, the lines through one value are spread to be seen; 0 where values are many."""
+        places = [place for value in self.choices if (place := self.place(value)) is not None]
+        if not places:
+            return 0.0
+        return min(MOST_BREADTH, 0.4 * min((b - a for a, b in pairwise(places)), default=1.0))
 
     def place(self, value: Any) -> float | None:
         """Where a value lies between the axis's ends, from 0 to 1."""
@@ -92,6 +102,11 @@ class Swept:
     def judged(self) -> list[int]:
         """Places in `trials` of those that have a value to learn from."""
         return [place for place, trial in enumerate(self.trials) if trial.number in self.values]
+
+    @property
+    def runs(self) -> list[str]:
+        """By `judged`: what each trial ran. Equal configurations share a run folder and so a value."""
+        return [self.trials[place].run or f"trial {place}" for place in self.judged]
 
     @property
     def identity(self) -> bool:
