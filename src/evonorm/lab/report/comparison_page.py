@@ -45,6 +45,11 @@ def render(runs: Path, *, comparison: str | None = None) -> str:
     )
 
 
+def draw(runs: Path, out: Path, *, comparison: str | None = None) -> list[Path]:
+    """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
+    return pictures.write(charts(runs, comparison=comparison), out)
+
+
 def charts(runs: Path, *, comparison: str | None = None) -> dict[str, Chart]:
     """The page's charts by the name of a file. Raises as render does."""
     found = read(runs, comparison)

@@ -12,7 +12,9 @@ from evonorm.lab.report.sweep_charts import POINT_COLOUR, escaped, short
 
 def importances(effects: Sequence[Effect]) -> Chart:
     """Importance of each parameter with its interval; filled where it is more than chance gives."""
-    figure = _dots([(effect.name, effect.importance, effect.beyond_chance) for effect in effects], "importance", [0, 1])
+    figure = _dots(
+        [(effect.name, effect.importance, effect.beyond_chance) for effect in effects], "importance", [-0.03, 1.03]
+    )
     header = ("parameter", "importance", "from", "to", "more than chance", "variance explained")
     rows = tuple(
         (
@@ -43,7 +45,7 @@ def correlations(effects: Sequence[Effect]) -> Chart:
             interval = effect.log_correlation
             rows.append((f"log of {effect.name}", *_numbers(interval), "yes" if interval.clear else "no"))
     key = "Pearson's r; of a text, its value with the largest |r|; filled: the interval leaves out zero"
-    return Chart("Linear correlation", key, _dots(lines, "r", [-1, 1]), header, tuple(rows))
+    return Chart("Linear correlation", key, _dots(lines, "r", [-1.05, 1.05]), header, tuple(rows))
 
 
 def _dots(lines: Sequence[tuple[str, Interval, bool]], title: str, ends: list[float]) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def _dots(lines: Sequence[tuple[str, Interval, bool]], title: str, ends: list[fl
             "arrayminus": [interval.value - interval.low for _, interval, _ in lines],
         },
         "marker": {
-            **{"size": 11, "color": POINT_COLOUR, "line": {"width": 2}},
+            **{"size": 11, "color": POINT_COLOUR, "line": {"width": 2, "color": POINT_COLOUR}},
             "symbol": ["circle" if clear else "circle-open" for _, _, clear in lines],
         },
         "text": [escaped(name) for name, _, _ in lines],
@@ -79,5 +81,8 @@ def _dots(lines: Sequence[tuple[str, Interval, bool]], title: str, ends: list[fl
 
 
 def _numbers(interval: Interval) -> tuple[str, str, str]:
-    value, low, high = (f"{one:.2f}".replace("-", "−") for one in (interval.value, interval.low, interval.high))
+    # Plus zero, where rounding would leave a minus before it.
+    value, low, high = (
+        f"{round(one, 2) + 0.0:.2f}".replace("-", "−") for one in (interval.value, interval.low, interval.high)
+    )
     return value, low, high

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evonorm.lab.errors import UserError
 from evonorm.lab.report.charts import Chart
 
 if TYPE_CHECKING:
@@ -24,16 +23,12 @@ DASHES = {"solid": "-", "dash": "--"}
 
 
 def write(charts: Mapping[str, Chart], folder: Path) -> list[Path]:
-    """Draws each chart to `folder` as its name and .png. Raises UserError if they cannot be written."""
+    """Draws each chart into `folder`, which is there, as its name and .png. Raises OSError if it cannot be written."""
     from matplotlib import rc_context
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A name is text, whatever dollars it has.
-        with rc_context({"text.parse_math": False, "font.size": 9, "text.color": INK, "axes.labelcolor": INK}):
-            return [_draw(chart, folder / f"{name}.png") for name, chart in charts.items()]
-    except OSError as error:
-        raise UserError(f"cannot write pictures to {folder}: {error.strerror}; choose another --png") from error
+    # A name is text, whatever dollars it has.
+    with rc_context({"text.parse_math": False, "font.size": 9, "text.color": INK, "axes.labelcolor": INK}):
+        return [_draw(chart, folder / f"{name}.png") for name, chart in charts.items()]
 
 
 def file_name(text: str, taken: Sequence[str] = ()) -> str:

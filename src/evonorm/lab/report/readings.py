@@ -191,7 +191,8 @@ def _r(interval: Interval) -> str:
 
 
 def _signed(value: float, form: str = ".3g") -> str:
-    return f"{value:+{form}}".replace("-", "−")
+    # Plus zero: a minus would say that what rounds to nothing is less.
+    return f"{float(f'{value:{form}}') + 0.0:+{form}}".replace("-", "−")
 
 
 def _nothing(swept: Swept, claim: str) -> Finding:

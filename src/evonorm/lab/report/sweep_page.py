@@ -76,6 +76,11 @@ def render(folder: Path) -> str:
     )
 
 
+def draw(folder: Path, out: Path) -> list[Path]:
+    """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
+    return pictures.write(charts(folder), out)
+
+
 def charts(folder: Path) -> dict[str, Chart]:
     """The page's charts by the name of a file. Raises as render does."""
     swept = read(folder)
