@@ -160,11 +160,20 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("sweep", sweep, help="a W&B sweep file, run without a server")
     _add_sweep_commands(sweep)
 
-    report = ArgumentParser(description="Write the page of the runs in a folder: one self-contained HTML file.")
-    report.add_argument("runs", help="folder of runs, as --out of reproduce or train")
+    report = ArgumentParser(
+        description="Write the page of a folder of runs, or of a sweep's: one self-contained HTML file."
+    )
+    report.add_argument("runs", help="--out of reproduce, train or sweep")
     report.add_argument("-o", "--output", default="report.html", help="the page")
     report.add_argument(
         "--comparison", default=None, type=str | None, help="which comparison file, if there are several"
+    )
+    report.add_argument(
+        "--png",
+        default=None,
+        type=str | None,
+        metavar="DIR",
+        help="also its charts as pictures, for papers and READMEs",
     )
     commands.add_subcommand("report", report, help="the page of runs already made")
 
@@ -444,10 +453,23 @@ def _sweep_run(options: Any) -> int:
             trials=options.trials,
             view=watch,
         )
+    _sweep_page(result.folder, console)
     if result.stopped:
         console.print("stopped; repeat the command to go on", markup=False)
         return INTERRUPTED
     return FAILED if any(trial.status == "failed" for trial in result.trials) else 0
+
+
+def _sweep_page(folder: Path, console: Console) -> None:
+    """Writes the page beside the trials; if it cannot be, the sweep has ended well all the same."""
+    from evonorm.lab.report import page
+
+    try:
+        page.write(folder, folder / "report.html")
+    except UserError as error:
+        console.print(f"no page: {error}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print(f"page: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _sweep_status(options: Any) -> int:
@@ -469,6 +491,9 @@ def _report(options: Any) -> int:
 
     page.write(Path(options.runs), Path(options.output), comparison=options.comparison)
     print(options.output)
+    if options.png is not None:
+        for path in page.draw(Path(options.runs), Path(options.png), comparison=options.comparison):
+            print(path)
     return 0
 
 

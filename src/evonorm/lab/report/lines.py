@@ -92,9 +92,8 @@ def _draw(figure: Figure, where: tuple[int, int, int], trials: Trials[Any], pane
     axes.set_axisbelow(True)
     axes.set_title(panel.title, fontsize=11)
     axes.set_xlabel(panel.axis)
-    axes.set_ylabel(ACCURACY)
-    axes.label_outer(remove_inner_ticks=False)
-    axes.xaxis.label.set_visible(True)
+    if where[2] % where[1] == 1 or where[1] == 1:
+        axes.set_ylabel(ACCURACY)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
