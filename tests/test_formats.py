@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def test_a_converted_resnet_in_torch_export(layer: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("layer", "training"), [("evonorm-s0", True), ("evonorm-s0", False), ("evonorm-b0", True)])
 def test_a_converted_resnet_compiled(layer: str, training: bool) -> None:
-    """One graph, with the same output and gradients; torch's own code generator has its test with the kernels."""
+    """One graph, with the same output and gradients; what torch makes of it is another's test."""
     eager = converted(layer).train(training)
     torch.compiler.reset()  # or the cases before this one count as recompilations of it
     compiled: Any = torch.compile(copy.deepcopy(eager), fullgraph=True, backend="aot_eager")
@@ -149,3 +150,18 @@ def test_a_converted_resnet_compiled(layer: str, training: bool) -> None:
         y.backward(noise(2, 5, seed=1))
         found.append([y.detach(), x.grad])
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch generates C++, which needs a compiler")
+def test_generated_code_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile as users call it, over a layer whose kernel is in the graph and one whose operations are fused."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    layers = [NormActivation(8, groups=4), NormActivation(8, groups=4, backend="reference")]
+    eager = scrambled(nn.Sequential(nn.Conv2d(3, 8, 1), *layers))
+    compiled: Any = torch.compile(copy.deepcopy(eager), fullgraph=True, options={"compile_threads": 1})
+    x = noise(2, 3, 5, 4)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # raised by torch inside its own compiler
+        y = compiled(x)
+    torch.testing.assert_close(y, eager(x))

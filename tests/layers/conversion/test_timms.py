@@ -46,7 +46,7 @@ def results(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """Output and every gradient, for one random cotangent."""
     x = x.clone().requires_grad_()
     y = model(x)
-    y.backward(noise(*y.shape, seed=7))
+    y.backward(noise(*y.shape, seed=7).to(y.dtype))
     gradients: dict[str, Any] = {name: p.grad for name, p in model.named_parameters()}
     return {"y": y.detach(), "x": x.grad, **gradients}
 
@@ -58,8 +58,12 @@ def assert_alike(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor],
         assert error <= tolerance * max(size, 1e-3), f"{name}: off by {error}, largest value {size}"
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_model_of_timms(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, torch.float32) for name in MODELS), ("test_efficientnet_evos", torch.float64)],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_a_model_of_timms(name: str, dtype: torch.dtype) -> None:
     """Names load strictly in both directions; outputs and every gradient are timm's, training or not."""
     layer, group_size = MODELS[name]
     torch.manual_seed(0)
@@ -75,10 +79,10 @@ def test_a_model_of_timms(name: str) -> None:
         assert (new.layer, new.activate, new.eps) == (layer, old.apply_act, old.eps)
         assert new.groups == (32 if group_size is None else new.channels // group_size)
     assert not any(timms_layer(module) for module in ours.modules())
-    x = noise(2, 3, 64, 64)
+    x = noise(2, 3, 64, 64).to(dtype)
     for training in (False, True):
         for model in (theirs, ours):
-            model.train(training).zero_grad()
+            model.to(dtype).train(training).zero_grad()
         assert_alike(results(ours, x), results(theirs, x), 2e-4)
 
 
