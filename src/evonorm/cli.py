@@ -231,6 +231,20 @@ def _add_sweep_commands(sweep: ArgumentParser) -> None:
     run.add_argument(
         "--workers", type=int | None, default=None, help="trials at once; default: one a core, as memory allows"
     )
+    run.add_argument(
+        "--ray",
+        type=str | None,
+        default=None,
+        metavar="ADDRESS",
+        help="run the trials on Ray: `local`, a cluster's address as host:port, or auto; needs evonorm[ray]",
+    )
+    run.add_argument("--cpus_per_trial", type=float | None, default=None, help="with --ray; default: 1")
+    run.add_argument(
+        "--gpus_per_trial",
+        type=float | None,
+        default=None,
+        help="with --ray, fractions too: 0.25 lets four trials share one; default: 1 where there is any, else 0",
+    )
     run.add_argument("--seed", type=int | None, default=None, help="of the draws; default: 0, or what the folder has")
     run.add_argument("--trials", type=int | None, default=None, help="at most so many trials, earlier ones counted")
     run.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
@@ -449,6 +463,9 @@ def _sweep_run(options: Any) -> int:
             target,
             Path(options.out),
             workers=options.workers,
+            ray=options.ray,
+            cpus_per_trial=options.cpus_per_trial,
+            gpus_per_trial=options.gpus_per_trial,
             seed=options.seed,
             trials=options.trials,
             view=watch,

@@ -36,13 +36,32 @@ class Training:
 
     fixed: values of TrainConfig fields for every trial. fingerprint: of the data, for a repeated command to agree with.
     sinks: where else the runs are shown.
+    sources: what `data` is in any trial; where nodes do not see this machine's disk, the images of these travel.
     """
 
     resumes = True
+    ships_folder = False
 
-    def __init__(self, fixed: Mapping[str, Any], fingerprint: str, sinks: Wanted | None = None) -> None:
+    def __init__(
+        self,
+        fixed: Mapping[str, Any],
+        fingerprint: str,
+        sinks: Wanted | None = None,
+        sources: Iterable[str | None] = (),
+    ) -> None:
         self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
-        self._dataset: tuple[str | None, ImageDataset] | None = None
+        self._sources = tuple(sources)
+        self._datasets: dict[str | None, ImageDataset] = {}
+
+    def cargo(self) -> dict[str | None, ImageDataset]:
+        """See Carrying."""
+        from evonorm.lab.data import load
+
+        return {source: load(source) for source in self._sources}
+
+    def unload(self, cargo: dict[str | None, ImageDataset]) -> None:
+        """See Carrying."""
+        self._datasets = cargo
 
     def describe(self) -> dict[str, Any]:
         """See Target."""
@@ -77,9 +96,9 @@ class Training:
     def _loaded(self, source: str | None) -> ImageDataset:
         from evonorm.lab.data import load
 
-        if self._dataset is None or self._dataset[0] != source:
-            self._dataset = (source, load(source))
-        return self._dataset[1]
+        if source not in self._datasets:
+            self._datasets = {source: load(source)}  # one at a time: they are large
+        return self._datasets[source]
 
 
 class _Watch(Silent):
