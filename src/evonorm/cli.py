@@ -317,8 +317,9 @@ def _normalized(arguments: list[str]) -> list[str]:
 def _train(options: Any) -> int:
     from rich.console import Console
 
+    from evonorm.lab import replicas
     from evonorm.lab.progress import shown
-    from evonorm.lab.sinks import Recording
+    from evonorm.lab.sinks import Recording, Wanted
     from evonorm.lab.training import train
 
     values = dict(options.as_dict())
@@ -329,13 +330,20 @@ def _train(options: Any) -> int:
     config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
     if profile_json is not None and profile_steps is None:
         raise UserError(f"--profile-json {profile_json} needs --profile")
-    console = Console()
-    dataset = _load(config.data, console)
-    if profile_steps is not None:
-        return _profile(config, dataset, console, profile_steps, profile_json)
-    with shown(console) as watch, Recording(wanted, out, watch) as recording:
-        record = train(config, dataset, out, watch=recording)
-        recording.ended(record)
+    with replicas.launched(config.device) as group:
+        console = Console(quiet=not group.first)
+        try:
+            dataset = group.in_turn(lambda: _load(config.data, console))
+            if profile_steps is not None:
+                return _profile(config, dataset, console, profile_steps, profile_json)
+            sinks = wanted if group.first else Wanted()
+            with shown(console) as watch, Recording(sinks, out, watch) as recording:
+                record = train(config, dataset, out, watch=recording)
+                recording.ended(record)
+        except UserError:
+            if group.first:
+                raise
+            return USER_ERROR  # the first says it
     console.print(f"{record.status}: {out / record.name}", markup=False, highlight=False, soft_wrap=True)
     if record.status == "stopped":
         console.print("repeat the command to go on", markup=False)
