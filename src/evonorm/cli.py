@@ -19,7 +19,7 @@ except ImportError:  # pragma: no cover - the light install
 from evonorm.lab import batch_sizes, ladder
 from evonorm.lab.bench import options as bench_options
 from evonorm.lab.config import Seeds, TrainConfig
-from evonorm.lab.errors import UserError
+from evonorm.lab.errors import NO_ROOM, UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"evonorm: {error}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:
-        print(f"evonorm: {error}", file=sys.stderr)
+        remedy = "; make room and repeat the command" if error.errno in NO_ROOM else ""
+        print(f"evonorm: {error}{remedy}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("evonorm: interrupted", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import traceback
@@ -12,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from evonorm.lab.errors import NO_ROOM
+from evonorm.lab.sweep.journal import LOG
 from evonorm.lab.sweep.trial import Job, Outcome, Reporter, Target
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,28 @@ def attempt(target: Target, job: Job, reporter: Reporter, log: Path | None) -> O
     except KeyboardInterrupt:
         return Outcome("stopped")
     except (Exception, SystemExit) as error:
-        if log is None:
-            traceback.print_exc()
-        else:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a", encoding="utf-8") as file:
-                traceback.print_exc(file=file)
-        no_room = isinstance(error, OSError) and error.errno in _NO_ROOM
-        return Outcome(
-            "no room" if no_room else "failed", error="".join(traceback.format_exception_only(error)).strip()
-        )
+        with contextlib.suppress(OSError):  # the disk may be full
+            if log is None:
+                traceback.print_exc()
+            else:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("a", encoding="utf-8") as file:
+                    traceback.print_exc(file=file)
+        return _outcome(error)
+
+
+def logged_attempt(target: Target, job: Job, reporter: Reporter) -> Outcome:
+    """One attempt in this process, all that it prints in the trial's log."""
+    try:
+        with output_to(job.folder / LOG):
+            return attempt(target, job, reporter, None)
+    except OSError as error:  # of the log itself
+        return _outcome(error)
+
+
+def _outcome(error: BaseException) -> Outcome:
+    no_room = isinstance(error, OSError) and error.errno in NO_ROOM
+    return Outcome("no room" if no_room else "failed", error="".join(traceback.format_exception_only(error)).strip())
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ from typing import Any
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.sweep.executors.capacity import cores
-from evonorm.lab.sweep.executors.interface import Ended, Lost, Message, Moved, Told, attempt, cannot_travel, output_to
-from evonorm.lab.sweep.journal import LOG
+from evonorm.lab.sweep.executors.interface import Ended, Lost, Message, Moved, Told, cannot_travel, logged_attempt
 from evonorm.lab.sweep.trial import Job, Target, plain
 
 _PR_SET_PDEATHSIG = 1
@@ -156,8 +155,7 @@ def _work(target: Target, pipe: Connection[Any, Any], parent: int) -> None:
             return
         if not isinstance(job, Job):
             continue  # a stop for a trial that has just ended
-        with output_to(job.folder / LOG):
-            outcome = attempt(target, job, _ToDriver(pipe, job.number), None)
+        outcome = logged_attempt(target, job, _ToDriver(pipe, job.number))
         try:
             pipe.send(Ended(job.number, outcome))
         except OSError:

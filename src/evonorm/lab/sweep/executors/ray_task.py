@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.sweep.executors.interface import attempt, output_to
-from evonorm.lab.sweep.journal import LOG
+from evonorm.lab.sweep.executors.interface import logged_attempt
 from evonorm.lab.sweep.trial import Carrying, Job, Outcome, Target, plain
 
 MARK = ".ray"
@@ -86,8 +85,7 @@ def run(target: Target, cargo: Any, job: Job, mailbox: Any, settings: Settings) 
             job = replace(job, folder=here / job.folder.relative_to(job.sweep_folder), sweep_folder=here)
         else:
             stack.enter_context(_working_in(settings.folder))
-        with output_to(job.folder / LOG):
-            outcome = attempt(target, job, reporter, None)
+        outcome = logged_attempt(target, job, reporter)
         brought = None if shared else _packed(job.sweep_folder)
     reporter.post(outcome)
     return brought
