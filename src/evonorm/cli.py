@@ -86,6 +86,7 @@ def build_parser() -> ArgumentParser:
     reproduce.add_argument(
         "--workers", type=int | None, default=None, help="runs at once; default: one a core, as memory allows"
     )
+    _add_ray(reproduce)
     reproduce.add_argument(
         "--variant",
         default=None,
@@ -232,20 +233,7 @@ def _add_sweep_commands(sweep: ArgumentParser) -> None:
     run.add_argument(
         "--workers", type=int | None, default=None, help="trials at once; default: one a core, as memory allows"
     )
-    run.add_argument(
-        "--ray",
-        type=str | None,
-        default=None,
-        metavar="ADDRESS",
-        help="run the trials on Ray: `local`, a cluster's address as host:port, or auto; needs evonorm[ray]",
-    )
-    run.add_argument("--cpus_per_trial", type=float | None, default=None, help="with --ray; default: 1")
-    run.add_argument(
-        "--gpus_per_trial",
-        type=float | None,
-        default=None,
-        help="with --ray, fractions too: 0.25 lets four trials share one; default: 1 where there is any, else 0",
-    )
+    _add_ray(run)
     run.add_argument("--seed", type=int | None, default=None, help="of the draws; default: 0, or what the folder has")
     run.add_argument("--trials", type=int | None, default=None, help="at most so many trials, earlier ones counted")
     run.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
@@ -269,6 +257,23 @@ def _add_sweep_commands(sweep: ArgumentParser) -> None:
         "--as_args", action="store_true", help="as options of a command: --learning_rate=0.01 --epochs=10"
     )
     commands.add_subcommand("best", best, help="the best trial's parameters")
+
+
+def _add_ray(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--ray",
+        type=str | None,
+        default=None,
+        metavar="ADDRESS",
+        help="run on Ray: `local`, a cluster's address as host:port, or auto; needs evonorm[ray]",
+    )
+    command.add_argument("--cpus_per_trial", type=float | None, default=None, help="with --ray; default: 1")
+    command.add_argument(
+        "--gpus_per_trial",
+        type=float | None,
+        default=None,
+        help="with --ray, fractions too: 0.25 lets four share one; default: 1 where there is any, else 0",
+    )
 
 
 def _add_sinks(command: ArgumentParser) -> None:
@@ -382,13 +387,20 @@ def _reproduce(options: Any) -> int:
     console = Console()
     out = Path(options.out)
     plan, dataset = _planned(options, out, console)
-    workers = options.workers or executors.default_workers(executors.TRAINING_GB)
     reproduce(
         plan,
         dataset,
         out,
         console,
-        lambda target: executors.Processes(target, min(workers, len(plan.runs))),
+        lambda target: executors.make(
+            target,
+            workers=options.workers,
+            ray=options.ray,
+            cpus_per_trial=options.cpus_per_trial,
+            gpus_per_trial=options.gpus_per_trial,
+            gigabytes_each=executors.TRAINING_GB,
+            most=len(plan.runs),
+        ),
         sinks=_sinks(options.wandb, options.tensorboard),
     )
     if len(plan.runs) <= 24:

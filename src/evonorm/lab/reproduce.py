@@ -49,7 +49,7 @@ def reproduce(
     write_listing(plan.listing, dataset, plan.budget, plan.runs)
     tags = {run.name: tuple(dict.fromkeys(map(_tag, run.entries))) for run in plan.runs}
     sinks = (sinks or Wanted()).of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
-    executor = executor_of(Training({}, dataset.fingerprint, sinks))
+    executor = executor_of(Training({}, dataset.fingerprint, sinks, {run.config.data for run in plan.runs}))
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, plan.what))
     write_listing(plan.listing, dataset, plan.budget, plan.runs)
 

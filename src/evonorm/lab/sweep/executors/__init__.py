@@ -33,14 +33,15 @@ def make(
     cpus_per_trial: float | None = None,
     gpus_per_trial: float | None = None,
     gigabytes_each: float | None = None,
+    most: int | None = None,
 ) -> Executor:
     """The executor that these options choose.
 
     workers: trials at once; 0: in this process, one after another; default: as many as cores (or Ray's nodes) and
     memory hold. ray: `local`, or a cluster's address, or `auto`. cpus_per_trial, gpus_per_trial: of each of Ray's
     tasks, fractions too; default: one processor, and one GPU where there is any. gigabytes_each: of memory a trial
-    takes (TRAINING_GB for this lab's training). Raises UserError for options that do not go together, and if Ray is
-    not there.
+    takes (TRAINING_GB for this lab's training). most: trials that there are; fewer than cores share them alike. Raises
+    UserError for options that do not go together, and if Ray is not there.
     """
     if workers is not None and workers < 0:
         raise UserError(f"workers must be 0 or above: got {workers}")
@@ -50,7 +51,8 @@ def make(
                 raise UserError(f"--{name}-per-trial {value:g} is for --ray: without it trials share the cores alike")
         if workers == 0:
             return InThisProcess(target)
-        return Processes(target, workers or default_workers(gigabytes_each))
+        workers = workers or default_workers(gigabytes_each)
+        return Processes(target, min(workers, most or workers))
     if workers == 0:
         raise UserError("workers=0, which runs trials in this process, does not go with ray; leave one of them out")
     if cpus_per_trial is not None and cpus_per_trial <= 0:
