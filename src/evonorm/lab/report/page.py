@@ -7,7 +7,7 @@ from typing import Protocol
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import batches, comparison_page, ladder, ladder_page
+from evonorm.lab.report import architectures, batches, comparison_page, ladder, ladder_page
 
 
 class Kind(Protocol):
@@ -21,7 +21,7 @@ class Kind(Protocol):
 
 
 # The first that knows the folder draws it; what none knows is a folder of runs.
-KINDS: tuple[Kind, ...] = (ladder_page, batches)
+KINDS: tuple[Kind, ...] = (ladder_page, batches, architectures)
 
 
 def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
@@ -43,6 +43,8 @@ def render(folder: Path, *, comparison: str | None = None) -> str:
         return ladder_page.render(folder, comparison)
     if comparison is not None and PurePath(comparison).match(batches.LISTINGS):
         return batches.render(folder, comparison)
+    if comparison is not None and PurePath(comparison).match(architectures.LISTINGS):
+        return architectures.render(folder, comparison)
     if comparison is None:
         for kind in KINDS:
             if kind.holds(folder):
