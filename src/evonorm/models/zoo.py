@@ -51,7 +51,8 @@ def build(
     stem.fit), and are converted as evonorm.convert does it: a site is a normalization with the activation that follows
     it. plain_norms: what becomes of the others, convert's without_activation; `keep` leaves them.
 
-    layer, groups, eps, backend: as in NormActivation; the largest divisor of a width where groups does not divide it.
+    layer, groups, eps, backend: as in NormActivation, backend of the layers with activation; the largest divisor of a
+    width where groups does not divide it.
     momentum: of all running statistics, those of norms that are kept too. dropout: before the classifier; default
     0.5 in mini-inception, their own in the others. generator: source of the initial weights, which are the same
     whatever the layer; default: torch's own.
@@ -89,6 +90,9 @@ def build(
         # Theirs may average over thousands of batches, as MnasNet's 3e-4 does.
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = momentum
+        # No kernel serves these.
+        if isinstance(module, NormActivation) and not module.activate:
+            module.backend = "reference"
     _check_logits(name, model, classes)
     return model
 

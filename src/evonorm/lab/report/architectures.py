@@ -63,7 +63,7 @@ def others(found: Trials[str]) -> list[str]:
 
 
 def findings(found: Trials[str]) -> list[Finding]:
-    """For each layer in which models it is better or worse than BASELINE; without that, the best layer in each model."""
+    """In which models each layer is better or worse than BASELINE; without that, the best layer in each model."""
     if others(found):
         return [_against_baseline(found, layer) for layer in others(found)]
     return [_best_in(found, model) for model in models(found)]
@@ -74,10 +74,10 @@ def method(found: Trials[str]) -> str:
     count = len(others(found)) * len(models(found))
     wrong = f" Of {count} such intervals one in twenty misses by chance." if count > 1 else ""
     return (
-        f"Every network from random weights, with the same optimizer, learning rate and epochs for all; a layer stands "
-        f"at each normalization that an activation follows, the others stay BatchNorm. Value: validation accuracy after "
-        f"the last epoch; a run that diverged counts as chance ({100 * found.chance:.0f} %). Noise: {found.noise()}; "
-        f"intervals are of {100 * CONFIDENCE:.0f} %.{wrong}"
+        "Every network from random weights, with the same optimizer, learning rate and epochs for all; a layer stands "
+        "at each normalization that an activation follows, the others stay BatchNorm. Value: validation accuracy after "
+        f"the last epoch; a run that diverged counts as chance ({100 * found.chance:.0f} %). Noise: "
+        f"{found.noise()}; intervals are of {100 * CONFIDENCE:.0f} %.{wrong}"
     )
 
 
