@@ -2,6 +2,7 @@
 ## make test        set up, then lint, types and tests
 ## make lint        set up, then lint and types alone
 ## make sanitize    set up, then the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
 ## make clean       remove the environment and every cache
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 BUDGET ?= quick
 OUT ?= runs
 
-.PHONY: reproduce test lint sanitize clean setup
+.PHONY: reproduce test lint sanitize zoo clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -50,6 +51,10 @@ sanitize: setup
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 EVONORM_KERNELS=build/sanitize/evonorm_kernels.so \
 	  $(BIN)/pytest -n auto tests/layers/test_kernels.py -k "not compiled"
+
+# Goes on where it was stopped.
+zoo: setup
+	$(BIN)/python -m tests.layers.conversion.zoo $(if $(MINUTES),--minutes $(MINUTES))
 
 comma := ,
 

@@ -21,7 +21,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "evonorm", *arguments], capture_output=True, text=True, check=False)
 
 
-COMMANDS = [[], ["train"], ["reproduce"], ["sweep"], ["sweep", "run"], ["report"], ["bench"], ["layers"]]
+COMMANDS = [[], ["train"], ["reproduce"], ["sweep"], ["sweep", "run"], ["report"], ["bench"], ["layers"], ["plan"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -176,11 +176,20 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("sweep", sweep, help="a W&B sweep file, run without a server")
     _add_sweep_commands(sweep)
 
-    report = ArgumentParser(description="Write the page of the runs in a folder: one self-contained HTML file.")
-    report.add_argument("runs", help="folder of runs, as --out of reproduce or train")
+    report = ArgumentParser(
+        description="Write the page of a folder of runs, or of a sweep's: one self-contained HTML file."
+    )
+    report.add_argument("runs", help="--out of reproduce, train or sweep")
     report.add_argument("-o", "--output", default="report.html", help="the page")
     report.add_argument(
         "--comparison", default=None, type=str | None, help="which comparison file, if there are several"
+    )
+    report.add_argument(
+        "--png",
+        default=None,
+        type=str | None,
+        metavar="DIR",
+        help="also its charts as pictures, for papers and READMEs",
     )
     commands.add_subcommand("report", report, help="the page of runs already made")
 
@@ -206,6 +215,23 @@ def build_parser() -> ArgumentParser:
 
     layers = ArgumentParser(description="Print the table of layers: name, formula, parameters, source.")
     commands.add_subcommand("layers", layers, help="the table of layers")
+
+    plan = ArgumentParser(
+        description="Print what putting a layer into a model would do: every normalization, what follows it, whether "
+        "it is replaced and why. In Python: evonorm.convert(model, layer)."
+    )
+    plan.add_argument("model", help="torchvision:NAME or timm:NAME, as in torchvision:resnet50")
+    plan.add_argument("layer", help="a layer of `evonorm layers`")
+    plan.add_argument("--groups", type=int | None, default=None, help="default: 32, or a GroupNorm's own")
+    plan.add_argument("--group_size", type=int | None, default=None, help="channels a group, in the place of --groups")
+    plan.add_argument(
+        "--without_activation",
+        default="keep",
+        type=Literal["keep", "affine", "replace"],
+        help="at norms that no activation follows: keep them, put the layer there with its activation off, or whole",
+    )
+    plan.add_argument("--json", default=None, type=str | None, metavar="FILE", help="writes the plan there too")
+    commands.add_subcommand("plan", plan, help="what putting a layer into a known model would do")
     return parser
 
 
@@ -454,10 +480,23 @@ def _sweep_run(options: Any) -> int:
             trials=options.trials,
             view=watch,
         )
+    _sweep_page(result.folder, console)
     if result.stopped:
         console.print("stopped; repeat the command to go on", markup=False)
         return INTERRUPTED
     return FAILED if any(trial.status == "failed" for trial in result.trials) else 0
+
+
+def _sweep_page(folder: Path, console: Console) -> None:
+    """Writes the page beside the trials; if it cannot be, the sweep has ended well all the same."""
+    from evonorm.lab.report import page
+
+    try:
+        page.write(folder, folder / "report.html")
+    except UserError as error:
+        console.print(f"no page: {error}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print(f"page: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _sweep_status(options: Any) -> int:
@@ -479,6 +518,9 @@ def _report(options: Any) -> int:
 
     page.write(Path(options.runs), Path(options.output), comparison=options.comparison)
     print(options.output)
+    if options.png is not None:
+        for path in page.draw(Path(options.runs), Path(options.png), comparison=options.comparison):
+            print(path)
     return 0
 
 
@@ -514,6 +556,19 @@ def _layers(options: Any) -> int:
     return 0
 
 
+def _plan(options: Any) -> int:
+    from evonorm.lab.planning import plan_of
+
+    values = dict(options.as_dict())
+    file = values.pop("json")
+    made = plan_of(values.pop("model"), values.pop("layer"), **values)
+    print(made)
+    if file is not None:
+        Path(file).write_text(made.to_json() + "\n", encoding="utf-8")
+        print(f"plan: {file}")
+    return 0
+
+
 def _sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, **membership: Any) -> Wanted:
     from evonorm.lab.sinks import Wanted
 
@@ -540,5 +595,6 @@ _COMMANDS = {
     "export": _export,
     "bench": _bench,
     "layers": _layers,
+    "plan": _plan,
 }
 _SWEEP_WORDS = ("run", "status", "best", "-h", "--help")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evonorm.lab import records
-from evonorm.lab.report import architectures, page
+from evonorm.lab.report import architectures, lines, page
 
 NAME = "architectures-hour-0123456789abcdef.json"
 PARAMETERS = {"bn-relu": 1_000, "evonorm-b0": 1_100, "evonorm-s0": 1_200}
@@ -96,6 +96,28 @@ def test_tables(tmp_path: Path) -> None:
     assert differences[1] == ("resnet18", "+0.0 ± 0.7", "+20.0 ± 0.7")
     assert architectures.cost_rows(found)[2] == ("timm:zed", "1,000", "100", "1,100", "–", "1,200", "100")
     assert "Of 6 such intervals one in twenty misses by chance" in architectures.method(found)
+
+
+def test_the_chart_and_its_table_hold_the_same_numbers(tmp_path: Path) -> None:
+    found = architectures.read(made(tmp_path, plain))
+    chart = lines.chart(found, architectures.panel(found))
+    bn, b0, s0 = chart.figure["data"]
+    assert chart.figure["layout"]["xaxis"]["ticktext"] == ["mini-inception", "resnet18", "timm:zed"]
+    assert dict(zip(s0["text"], s0["y"], strict=True)) == pytest.approx(
+        {"mini-inception": 50.2, "resnet18": 70.2, "timm:zed": 40.2}
+    )
+    # Side by side, each nearest to its own mark.
+    for trace in (bn, b0, s0):
+        assert [chart.figure["layout"]["xaxis"]["ticktext"][round(at)] for at in trace["x"]] == trace["text"]
+    assert len({*bn["x"], *b0["x"], *s0["x"]}) == 9
+    assert ("evonorm-s0", "resnet18", "70.2", "70.0, 70.4", "0") in chart.rows
+
+
+@pytest.mark.parametrize("name", [None, NAME])
+def test_the_picture_is_written(tmp_path: Path, name: str | None) -> None:
+    (path,) = page.draw(made(tmp_path / "runs", plain), tmp_path / "out", comparison=name)
+    assert path == tmp_path / "out" / "architectures.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_noise_that_hides_the_differences_is_said(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,19 @@ def test_another_sweep_is_refused(tmp_path: Path, change: dict[str, Any], more: 
 def test_a_function_that_cannot_travel_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be sent to worker processes.*workers=0"):
         quiet(config(run_cap=1), lambda parameters: 1.0, tmp_path, workers=1)
+
+
+def test_the_clock_stands_still_while_no_driver_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(journal.time, "monotonic", lambda: now)
+    (tmp_path / journal.SWEEP).write_text("{}")
+    for number, start in enumerate((100.0, 9000.0)):
+        now = start
+        with closing(journal.Journal(tmp_path)) as pen:
+            trial = pen.drawn(number, {"x": 0.5}, {})
+            now += 2
+            pen.ended(trial, "finished", value=1.0, history=[1.0], metrics={}, run=None, seconds=2.0)
+    assert [trial.at for trial in journal.read_trials(tmp_path)] == [2.0, 4.0]
 
 
 def test_a_torn_line_is_cut_off_and_a_broken_one_named(tmp_path: Path) -> None:

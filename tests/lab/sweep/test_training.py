@@ -16,7 +16,7 @@ from evonorm import cli
 from evonorm.lab import records
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
-from evonorm.lab.sweep import journal, schema, training
+from evonorm.lab.sweep import command, journal, schema, training
 from evonorm.lab.sweep.training import check, config_of
 
 TINY = ["--data", "digits", "--set", "train_images=10", "test_images=10", "batch_size=10", "precision=fp32"]
@@ -49,6 +49,15 @@ def test_mistakes_are_found_before_any_trial(parameters: dict[str, Any], message
     with pytest.raises(UserError) as caught:
         check(schema.parse({"method": "random", "parameters": parameters}), {})
     assert message in str(caught.value)
+
+
+def test_none_is_a_layer_and_no_groups() -> None:
+    """What `published` means: --set layer=none."""
+    chosen = command.read(REPORT, data=None, settings=["layer=none", "groups=none"])
+    assert chosen.fixed == {"layer": "none", "groups": None}
+    assert {parameter.name for parameter in chosen.sweep.parameters}.isdisjoint(chosen.fixed)
+    with pytest.raises(UserError, match="epochs takes int: got 'none'"):
+        command.read(REPORT, data=None, settings=["epochs=none"])
 
 
 def test_a_metric_that_training_lacks(tmp_path: Path) -> None:

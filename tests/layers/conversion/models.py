@@ -40,10 +40,10 @@ def torchvision_model(name: str, family: str) -> tuple[nn.Module, Run, Run | Non
         pair = noise(2, 3, 128, 128), noise(2, 3, 128, 128)
         return model, lambda m: m(*pair, num_flow_updates=1), None
     if family == "video":
-        frames, side = (16, 224) if name.startswith(("mvit", "swin", "s3d")) else (8, 64)
+        frames, side = (16, 224) if name.startswith(("mvit", "swin", "s3d")) else (4, 32)
         x = noise(2, 3, frames, side, side)
     else:
-        side = 224 if name.startswith(("vit", "maxvit")) else 128 if name == "inception_v3" else 96
+        side = 224 if name.startswith(("vit", "maxvit")) else 299 if name == "inception_v3" else 64
         x = noise(2, 3, side, side)
     return model, lambda m: m(x), None
 
@@ -81,7 +81,7 @@ def timm_model(name: str, *, device: str = "cpu") -> tuple[nn.Module, Run]:
     with torch.device(device):
         model = timm.create_model(name)
     given = model.default_cfg.get("input_size") or (3, 224, 224)
-    small = (3, 96, 96)
+    small = (3, 64, 64)
     x = noise(2, *small).to(device)
     try:
         with torch.no_grad():

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from evonorm.lab import architectures
 from evonorm.lab.records import Record
-from evonorm.lab.report import html, tables, trials
+from evonorm.lab.report import html, lines, tables, trials
 from evonorm.lab.report.comparison import COMPARISONS, Comparison
+from evonorm.lab.report.lines import Panel
 from evonorm.lab.report.trials import CONFIDENCE, Finding, Trials, listed
 
 LISTINGS = trials.ARCHITECTURES
+APART = 0.12  # between the layers of one model, so that none hides another
 # What the other layers are compared with, where it was run.
 BASELINE = "bn-relu"
 
@@ -45,6 +47,7 @@ def render(folder: Path, name: str | None = None) -> str:
         baseline=BASELINE,
         cost_header=("model", *(f"{layer}, {what}" for layer in found.points for what in ("parameters", "images/s"))),
         costs=cost_rows(found),
+        chart=lines.chart(found, panel(found)),
         conditions=[(key, ", ".join(map(str, found.seeds)) if key == "seeds" else value) for key, value in conditions],
         diverged=[record for record in found.records if record.status == "diverged"],
     )
@@ -79,6 +82,28 @@ def method(found: Trials[str]) -> str:
         f"the last epoch; a run that diverged counts as chance ({100 * found.chance:.0f} %). Noise: "
         f"{found.noise()}; intervals are of {100 * CONFIDENCE:.0f} %.{wrong}"
     )
+
+
+def panel(found: Trials[str]) -> Panel:
+    """Accuracy by model."""
+    names, middle = models(found), (len(found.points) - 1) / 2
+    return Panel(
+        "Accuracy by model",
+        "model",
+        {
+            layer: [(names.index(point.place) + APART * (number - middle), point) for point in points]
+            for number, (layer, points) in enumerate(found.points.items())
+        },
+        names=names,
+    )
+
+
+def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+    """Writes the chart as a picture into the folder `out`, and returns its path. Raises as render does."""
+    path = out / "architectures.png"
+    found = read(folder, name)
+    lines.picture(found, [panel(found)], path)
+    return [path]
 
 
 def accuracy_rows(found: Trials[str]) -> list[tuple[str, ...]]:

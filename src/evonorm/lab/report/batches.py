@@ -79,6 +79,13 @@ def picture(folder: Path, path: Path, name: str | None = None) -> None:
     lines.picture(found, [panel(found)], path)
 
 
+def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+    """Writes the chart as a picture into the folder `out`, and returns its path. Raises as render does."""
+    path = out / "batch-size.png"
+    picture(folder, path, name)
+    return [path]
+
+
 def _cost(found: Trials[int], small: int, large: int) -> Finding:
     drops: dict[str, tuple[float, float]] = {}
     for layer in found.points:

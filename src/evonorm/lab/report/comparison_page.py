@@ -8,7 +8,8 @@ from pathlib import Path
 
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
 from evonorm.lab.records import Record
-from evonorm.lab.report import charts, claims, evidence, html, tables
+from evonorm.lab.report import claims, evidence, html, pictures, tables
+from evonorm.lab.report.charts import Chart, Curve, curves
 from evonorm.lab.report.comparison import Comparison, percent, read, summarize
 
 
@@ -17,7 +18,7 @@ class Part:
     """A section of the report as the page shows it."""
 
     section: claims.Section
-    charts: tuple[charts.Chart, ...]
+    charts: tuple[Chart, ...]
     diverged: tuple[tuple[str, Record], ...]
     failed: tuple[tuple[str, Record], ...]
 
@@ -38,14 +39,29 @@ def render(runs: Path, *, comparison: str | None = None) -> str:
         run_numbers=tables.RUN_NUMBERS,
         compared=tables.run_rows(found, found.records),
         others=tables.run_rows(found, found.others),
-        other_charts=_charts([charts.Curve(record.name, record) for record in found.others]),
+        other_charts=_charts([Curve(record.name, record) for record in found.others]),
         other_diverged=[(record.name, record) for record in found.others if record.status == "diverged"],
         other_failed=[(record.name, record) for record in found.others if record.status == "failed"],
     )
 
 
+def draw(runs: Path, out: Path, *, comparison: str | None = None) -> list[Path]:
+    """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
+    return pictures.write(charts(runs, comparison=comparison), out)
+
+
+def charts(runs: Path, *, comparison: str | None = None) -> dict[str, Chart]:
+    """The page's charts by the name of a file. Raises as render does."""
+    found = read(runs, comparison)
+    parts = [_part(found, section) for section in claims.sections(found)] if found.cells else []
+    named = {f"{part.section.anchor} {chart.title}": chart for part in parts for chart in part.charts}
+    others = _charts([Curve(record.name, record) for record in found.others])
+    named |= {f"{'others ' if parts else ''}{chart.title}": chart for chart in others}
+    return {pictures.file_name(name.lower()): chart for name, chart in named.items()}
+
+
 def _part(comparison: Comparison, section: claims.Section) -> Part:
-    shown: dict[str, charts.Curve] = {}
+    shown: dict[str, Curve] = {}
     for id in section.experiments:
         for variant in VARIANTS:
             for seed, record in comparison.cell(id, variant).runs.items():
@@ -63,13 +79,13 @@ def _part(comparison: Comparison, section: claims.Section) -> Part:
     return Part(section, drawn, diverged, failed)
 
 
-def _curve(comparison: Comparison, id: str, variant: Variant, seed: int, record: Record) -> charts.Curve:
+def _curve(comparison: Comparison, id: str, variant: Variant, seed: int, record: Record) -> Curve:
     other = comparison.cell(id, "intended" if variant == "published" else "published").runs.get(seed)
     shared = other is not None and other.name == record.name
     label = id if shared else f"{id} {variant}"
     if record.config.get("layer") == "none":
         label = "identity (published), augmented" if record.config.get("augment") else "identity (published)"
-    return charts.Curve(
+    return Curve(
         label,
         record,
         seed=f"seed {seed}" if len(comparison.seeds) > 1 else "",
@@ -77,9 +93,9 @@ def _curve(comparison: Comparison, id: str, variant: Variant, seed: int, record:
     )
 
 
-def _charts(shown: Iterable[charts.Curve], suffix: str = "") -> tuple[charts.Chart, ...]:
+def _charts(shown: Iterable[Curve], suffix: str = "") -> tuple[Chart, ...]:
     shown = list(shown)
-    return tuple(charts.curves(shown, quantity, suffix) for quantity in ("loss", "accuracy")) if shown else ()
+    return tuple(curves(shown, quantity, suffix) for quantity in ("loss", "accuracy")) if shown else ()
 
 
 def _answer(comparison: Comparison, sections: tuple[claims.Section, ...]) -> str:

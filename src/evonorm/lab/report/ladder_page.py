@@ -42,3 +42,10 @@ def picture(folder: Path, path: Path, name: str | None = None) -> None:
     """Writes the charts as one picture, in the format that the path's suffix names."""
     found = read(folder, name)
     lines.picture(found, charts(found), path)
+
+
+def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+    """Writes the charts as one picture into the folder `out`, and returns its path. Raises as render does."""
+    path = out / "learning-rate.png"
+    picture(folder, path, name)
+    return [path]

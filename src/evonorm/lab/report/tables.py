@@ -61,11 +61,11 @@ def conditions(comparison: Comparison) -> list[tuple[str, str]]:
         about.append(("budget", f"{budget['name']}: {budget['epochs']} epochs; {budget['meaning']}"))
         about.append(("seeds", ", ".join(str(seed) for seed in comparison.seeds)))
     for name in ("processor", "instructions", "device", "cores", "threads", "platform"):
-        about.append((name, _distinct(record.environment.get(name) for record in found)))
-    about.append(("precision", _distinct(record.config.get("precision") for record in found)))
-    versions = {name: _distinct(r.environment.get(name) for r in found) for name in ("evonorm", "torch", "python")}
+        about.append((name, distinct(record.environment.get(name) for record in found)))
+    about.append(("precision", distinct(record.config.get("precision") for record in found)))
+    versions = {name: distinct(r.environment.get(name) for r in found) for name in ("evonorm", "torch", "python")}
     about.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)))
-    about.append(("commit", _distinct(record.environment.get("commit") for record in found)))
+    about.append(("commit", distinct(record.environment.get("commit") for record in found)))
     hours = sum(float(record.summary.get("seconds") or 0) for record in found) / 3600
     about.append(("training time", f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"))
     about.append(("made", comparison.updated))
@@ -131,5 +131,6 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
     )
 
 
-def _distinct(values: Iterable[Any]) -> str:
+def distinct(values: Iterable[Any]) -> str:
+    """The values that there are, each once, in words."""
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -127,5 +128,8 @@ def _setting(word: str) -> tuple[str, Any]:
     name, equals, text = word.partition("=")
     if not equals:
         raise UserError(f"--set takes NAME=VALUE words: got {word!r}")
-    value: Any = None if text in ("none", "null") else text
-    return name, training.coerced(name, value)
+    if text in ("none", "null"):
+        # Nothing, where an option can be that; else a word, as the layer called none.
+        with contextlib.suppress(UserError):
+            return name, training.coerced(name, None)
+    return name, training.coerced(name, text)

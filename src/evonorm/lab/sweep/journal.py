@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class Trial:
     early_terminate). point: where in [0, 1] each searched
     parameter was drawn, by name. value: the metric's best finite value; history: all of them, in order. metrics: the
     last report. errors, deaths: attempts that failed, and whose process died. run: name of the run folder, if any.
+    at: when the last of this happened, in seconds that drivers were at work on the sweep; None: a journal without them.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Trial:
     error: str | None = None
     run: str | None = None
     seconds: float = 0.0
+    at: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -83,6 +86,7 @@ class Journal:
         for trial in self.trials.values():
             if not trial.ended:
                 trial.status = "waiting"
+        self._began = time.monotonic() - max((trial.at or 0.0 for trial in self.trials.values()), default=0.0)
         self._file = _opened(folder / TRIALS)
 
     def close(self) -> None:
@@ -135,7 +139,7 @@ class Journal:
 
     def _write(self, event: Mapping[str, Any], *, lasting: bool = True) -> None:
         """lasting: on the disk before this returns; what only tells where a sweep stands need not be."""
-        line = records.dumps(event).encode() + b"\n"
+        line = records.dumps({**event, "at": round(time.monotonic() - self._began, 3)}).encode() + b"\n"
         whole = self._file.tell()
         try:
             self._file.write(line)
@@ -174,3 +178,4 @@ def _replay(trials: dict[int, Trial], event: Mapping[str, Any]) -> None:
             setattr(trial, key, event[key])
     else:
         raise ValueError(f"unknown event {kind!r}")
+    trials[number].at = None if event.get("at") is None else float(event["at"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from evonorm.layers.conversion.kinds import norm_of
 from evonorm.layers.conversion.policies import Policy, Site
 from evonorm.layers.conversion.rewriting import Edit, edited
+from evonorm.layers.conversion.tracing import copied
 from evonorm.layers.modules import NormActivation
 
 _HOOKS = tuple(name for name in vars(nn.Module()) if "hooks" in name and "state_dict" not in name)
@@ -22,13 +22,7 @@ def apply(model: nn.Module, sites: Iterable[Site], policy: Policy) -> nn.Module:
     """A copy of `model` with the sites' decisions carried out. Raises ValueError if `model` is not the planned one."""
     sites = [site for site in sites if site.replaced]
     _check(model, sites)
-    try:
-        result = copy.deepcopy(model)
-    except Exception as error:
-        raise ValueError(
-            f"the model cannot be copied, and is not to be changed: {error}; "
-            "detach tensors that it keeps between calls, or remove what copy.deepcopy refuses"
-        ) from error
+    result = copied(model)
     modules = dict(result.named_modules())
     new: dict[int, nn.Module] = {}
     edits: dict[str, set[Edit]] = defaultdict(set)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,7 +43,8 @@ class Removal:
 class Found:
     """A normalization of the model. follows: in words, what its output meets. activation: label of the activation of
     which it is the sole source, None if there is none. removals: how that is switched off; empty if it is inside.
-    conv: the convolution without bias that feeds it alone."""
+    conv: the convolution without bias that feeds it alone. flat: its input is, or may be, (N, C). traced: a forward
+    that calls it was followed. refused: why it is kept although an activation may follow."""
 
     name: str
     norm: Norm
@@ -54,6 +54,7 @@ class Found:
     conv: str | None = None
     flat: bool = False
     traced: bool = True
+    refused: str | None = None
 
 
 @dataclass
@@ -62,9 +63,13 @@ class _Draft:
     activations: list[fx.Node]
 
 
-def find(trace: Trace) -> list[Found]:
-    """Every normalization of the traced model, in the model's order; functional ones last."""
-    return _Finder(trace).find()
+def find(trace: Trace, refuse: Callable[[Found], str | None]) -> list[Found]:
+    """Every normalization of the traced model, in the model's order; functional ones last.
+
+    refuse: why one is to be kept, or None. It is asked before activations are dealt out: what serves a kept one and
+    another together stays.
+    """
+    return _Finder(trace).find(refuse)
 
 
 class _Finder:
@@ -80,8 +85,12 @@ class _Finder:
                 self.at[place].add(node)
         self.labels: dict[str, tuple[str | None, bool]] = {}
 
-    def find(self) -> list[Found]:
+    def find(self, refuse: Callable[[Found], str | None]) -> list[Found]:
         drafts = {name: self._draft(name, norm) for name, m in self.modules.items() if (norm := norm_of(m)) is not None}
+        for draft in drafts.values():
+            if (why := refuse(draft.found)) is not None:
+                draft.found = replace(draft.found, refused=why)
+                draft.activations = []
         # What one site cannot switch off may keep another from it, so until nothing changes.
         while True:
             wanted = {node for draft in drafts.values() for node in draft.activations}
@@ -90,13 +99,8 @@ class _Finder:
                 why = next((w for node in draft.activations if isinstance(w := self._way(node, wanted), str)), None)
                 if why is not None:
                     label = draft.found.activation
-                    draft.found = Found(
-                        draft.found.name,
-                        draft.found.norm,
-                        f"{label} follows, which cannot be switched off for it alone: {why}",
-                        conv=draft.found.conv,
-                        flat=draft.found.flat,
-                    )
+                    words = f"{label} follows, which cannot be switched off for it alone: {why}"
+                    draft.found = replace(draft.found, follows=words, activation=None)
                     draft.activations = []
                     refused = True
             if not refused:
@@ -108,7 +112,7 @@ class _Finder:
         if not draft.activations:
             return draft.found
         ways = dict.fromkeys(w for node in draft.activations if isinstance(w := self._way(node, wanted), Removal))
-        return Found(**{**vars(draft.found), "removals": tuple(ways)})
+        return replace(draft.found, removals=tuple(ways))
 
     def _functional(self) -> list[Found]:
         seen = {}
@@ -118,7 +122,8 @@ class _Finder:
                 where = place.owner if isinstance(place, Position) else part
                 kind = f"F.{getattr(node.target, '__name__', 'norm')}"
                 name = f"{where}: {kind}" if where else kind
-                seen[name] = Found(name, Norm(kind, "other", reason="called as a function, not a module"), "")
+                why = "called as a function, not a module"
+                seen[name] = Found(name, Norm(kind, "other", reason=why), why, refused=why)
         return list(seen.values())
 
     # One normalization.
@@ -127,7 +132,7 @@ class _Finder:
         calls = self.calls[name]
         if not calls:
             return _Draft(self._unseen(name, norm), [])
-        conv, flat = self._source(calls)
+        conv, flat = self._source(self.modules[name], calls)
         if norm.activation is not None:
             found = Found(name, norm, f"{norm.activation} inside", norm.activation, conv=conv, flat=flat)
             return _Draft(found, [])
@@ -198,7 +203,7 @@ class _Finder:
             return self._module_label(self.trace.modules[node])
         if node.op in ("call_function", "call_method"):
             name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-            in_place = name.endswith("_") or node.kwargs.get("inplace") is True or True in node.args[1:]
+            in_place = name.endswith("_") or any(x is True for x in (*node.args[1:], node.kwargs.get("inplace")))
             return function_label(node.target), in_place
         return None, False
 
@@ -249,8 +254,8 @@ class _Finder:
 
     # What feeds it.
 
-    def _source(self, calls: list[tuple[str, fx.Node]]) -> tuple[str | None, bool]:
-        """The convolution without a bias that alone feeds these calls, and whether their input has no space."""
+    def _source(self, norm: nn.Module, calls: list[tuple[str, fx.Node]]) -> tuple[str | None, bool]:
+        """The convolution without a bias that alone feeds these calls, and whether their input may have no space."""
         convs, flats = set(), []
         for _, node in calls:
             source = node.all_input_nodes[0] if node.all_input_nodes else None
@@ -259,14 +264,16 @@ class _Finder:
             sole = source is not None and len(source.users) == 1
             takes = isinstance(module, _ConvNd) and module.bias is None and sole
             convs.add(name if takes else None)
-            flats.append(self._is_flat(source))
+            flat = self._is_flat(source)
+            # Other norms without space are rare; BatchNorm1d takes both, so there it must be seen.
+            flats.append(flat is True or (flat is None and isinstance(norm, nn.BatchNorm1d)))
         conv = convs.pop() if len(convs) == 1 else None
         if conv is not None and len(self.calls[conv]) != len(calls):
             conv = None
         return conv, any(flats)
 
-    def _is_flat(self, node: fx.Node | None) -> bool:
-        """Whether a tensor is (N, C): it comes from a Linear or a flattening, as far back as that can be told."""
+    def _is_flat(self, node: fx.Node | None) -> bool | None:
+        """Whether a tensor is (N, C), as far back as that can be told: it comes from a Linear or a flattening."""
         while node is not None:
             if node.op == "call_module":
                 module = self.modules[self.trace.modules[node]]
@@ -276,10 +283,10 @@ class _Finder:
                     return False
             elif _called(node, torch.flatten, "flatten", torch.nn.functional.linear):
                 return True
-            elif _called(node, operator.add, "mean", torch.mean, "view", "reshape", torch.reshape):
-                return False
+            elif _called(node, "mean", torch.mean, "view", "reshape", torch.reshape, "squeeze", torch.squeeze):
+                return None
             node = node.all_input_nodes[0] if node.all_input_nodes else None
-        return False
+        return None
 
 
 def _called(node: fx.Node, *targets: Callable[..., Any] | str) -> bool:

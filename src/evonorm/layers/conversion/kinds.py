@@ -175,22 +175,23 @@ def writes_in_place(module: nn.Module) -> bool:
 
 def _probe(module: nn.Module) -> tuple[bool, bool]:
     """Whether the module is an activation, and whether it works in place: (is one, in place)."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, 4, 4, generator=generator) * 4
-    order = torch.randperm(x.numel(), generator=generator)
-    try:
-        trial = copy.deepcopy(module).eval()
-        # The hooks are the user's: they are not to see these numbers.
-        with torch.no_grad():
-            given = x.clone()
+    # The caller may be building models on another device.
+    with torch.device("cpu"), torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float32) * 4
+        order = torch.randperm(x.numel(), generator=generator)
+        given = x.clone()
+        try:
+            trial = copy.deepcopy(module).eval()
+            # forward, not the call: the hooks are the user's and are not to see these numbers.
             y = trial.forward(given)
             shuffled = trial.forward(x.flatten()[order].view_as(x).clone())
             ends = trial.forward(torch.tensor([-30.0, -1.0, 0.0, 1.0, 30.0]).view(1, 5, 1, 1)).flatten()
-    except Exception:
-        return False, False
-    if not isinstance(y, torch.Tensor) or y.shape != x.shape:
-        return False, False
-    elementwise = torch.allclose(y.flatten()[order].view_as(x), shuffled, atol=1e-5)
-    slopes = ends.diff() / torch.tensor([29.0, 1.0, 1.0, 29.0])
-    linear = torch.allclose(slopes, slopes[:1], atol=1e-4)
-    return elementwise and not linear and bool(ends[-1] > 1.5), not torch.equal(given, x)
+        except Exception:  # it takes other inputs, so it is no activation
+            return False, False
+        if not isinstance(y, torch.Tensor) or y.shape != x.shape:
+            return False, False
+        elementwise = torch.allclose(y.flatten()[order].view_as(x), shuffled, atol=1e-5)
+        slopes = ends.diff() / torch.tensor([29.0, 1.0, 1.0, 29.0])
+        linear = torch.allclose(slopes, slopes[:1], atol=1e-4)
+        return elementwise and not linear and bool(ends[-1] > 1.5), not torch.equal(given, x)

@@ -141,7 +141,7 @@ def plan(
         trainable=trainable,
     )
     seen = trace(model)
-    sites = tuple(policy.decide(found, where) for found in find(seen))
+    sites = tuple(policy.decide(found) for found in find(seen, lambda found: policy.refuse(found, where)))
     return Plan(type(model).__name__, policy, sites, seen.failures, model)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from evonorm.layers import table
 from evonorm.layers.conversion.finding import Found, Removal
@@ -81,30 +81,30 @@ class Policy:
         if self.momentum is not None and not 0 <= self.momentum <= 1:
             raise ValueError(f"momentum must be between 0 and 1: got momentum={self.momentum}")
 
-    def decide(self, found: Found, where: Callable[[Site], bool] | None) -> Site:
-        """What becomes of a normalization, and why."""
-        norm = found.norm
-        site = Site(found.name, norm.kind, norm.family, norm.channels, found.follows, found.activation, "")
-        why = self._refusal(found)
-        if why is None and where is not None and not where(site):
-            why = "the predicate `where` excludes it"
-        if why is None and found.activation is None and self.without_activation == "keep":
-            why = found.follows
-        if why is not None:
-            return Site(**{**vars(site), "what": f"kept: {why}"})
-        return Site(**{**vars(site), "what": self._words(found), **self._setting(found)})
-
-    def _refusal(self, found: Found) -> str | None:
+    def refuse(self, found: Found, where: Callable[[Site], bool] | None) -> str | None:
+        """Why a normalization is kept whatever follows it, or None."""
         row, norm = table.get(self.layer), found.norm
         if norm.reason is not None:
             return norm.reason
         if found.flat:
-            return "its input is (N, C), without space"
+            return "its input is, or may be, (N, C), without space"
         if row.running and norm.family == "batch" and not norm.tracks:
             return f"it tracks no running statistics, which {row.name} needs in evaluation"
+        if where is not None and not where(_site(found)):
+            return "the predicate `where` excludes it"
         return None
 
-    def _setting(self, found: Found) -> dict[str, object]:
+    def decide(self, found: Found) -> Site:
+        """What becomes of a normalization, and why."""
+        why = found.refused
+        if why is None and found.activation is None and self.without_activation == "keep":
+            why = found.follows
+        if why is not None:
+            return replace(_site(found), what=f"kept: {why}")
+        setting = self._setting(found)
+        return replace(_site(found), what=self._words(found), **setting)
+
+    def _setting(self, found: Found) -> dict[str, Any]:
         row, norm = table.get(self.layer), found.norm
         same = row.native == {"batch": "batch_norm", "frozen": "batch_norm", "group": "group_norm"}.get(norm.family)
         default = norm.groups or 32
@@ -140,3 +140,8 @@ class Policy:
         if norm.family == "batch" and norm.momentum is None and row.running and self.momentum is None:
             words += "; its average over all batches becomes one of momentum 0.1"
         return words
+
+
+def _site(found: Found) -> Site:
+    norm = found.norm
+    return Site(found.name, norm.kind, norm.family, norm.channels, found.follows, found.activation, "")

@@ -28,10 +28,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class Position:
-    """A call in the source of a method of the module `owner`; end: line and column where the call ends."""
+    """A call in the source of a method of the module `owner`; start, end: its line and column.
+
+    The end alone says which call it is, but operators end where their last operand does.
+    """
 
     owner: str
     method: str
+    start: tuple[int, int]
     end: tuple[int, int]
 
 
@@ -83,8 +87,18 @@ def trace(model: nn.Module) -> Trace:
 
 def _skeleton(model: nn.Module) -> nn.Module:
     """A copy of the modules that shares every tensor."""
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, tensors)
+    return copied(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy. Raises ValueError with the remedy if the model refuses."""
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ValueError(
+            f"{type(model).__name__} cannot be copied, and is not to be changed: {_reason(error)}; "
+            "let it keep no tensors with a gradient's history, and nothing else that copy.deepcopy refuses"
+        ) from error
 
 
 def _follow(name: str, module: nn.Module, names: dict[int, str], result: Trace) -> None:
@@ -215,10 +229,10 @@ class _Tracer(fx.Tracer):
         if frame.f_locals.get(code.co_varnames[0]) is not owner:
             return None
         method = method_of(type(owner), code)
-        _, line, _, column = list(code.co_positions())[frame.f_lasti // 2]
-        if method is None or line is None or column is None:
+        line, end_line, column, end_column = list(code.co_positions())[frame.f_lasti // 2]
+        if method is None or None in (line, end_line, column, end_column):
             return None
-        return Position(self.names[id(owner)], method, (line, column))
+        return Position(self.names[id(owner)], method, (line, column), (end_line, end_column))
 
 
 def method_of(kind: type, code: Any) -> str | None:

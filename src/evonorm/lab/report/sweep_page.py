@@ -1,0 +1,197 @@
+"""The page of a sweep: parallel coordinates to brush, its charts, what matters in words, and every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evonorm.lab import records
+from evonorm.lab.errors import UserError
+from evonorm.lab.report import effect_charts, html, importance, pictures, readings, sweep_charts, tables
+from evonorm.lab.report.charts import Chart
+from evonorm.lab.report.importance import Effect
+from evonorm.lab.report.swept import Axis, Swept, number, read
+from evonorm.lab.sweep.journal import SWEEP
+from evonorm.lab.sweep.view import duration, flat
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial in the table: its cells as text, what each sorts by (None: last), and whether it is a number."""
+
+    number: int
+    status: str
+    cells: tuple[tuple[str, Any, bool], ...]
+
+
+def holds(folder: Path) -> bool:
+    """Whether the folder is a sweep's."""
+    return (folder / SWEEP).exists()
+
+
+def effects(swept: Swept) -> tuple[Effect, ...]:
+    """What each parameter does to the metric, drawn with the sweep's own seed."""
+    places = swept.judged
+    columns = [
+        importance.Column(
+            axis.name, [axis.values[place] for place in places], axis.scale != "category", axis.scale == "log"
+        )
+        for axis in swept.axes
+    ]
+    metric = [swept.values[swept.trials[place].number] for place in places]
+    return importance.effects(columns, metric, runs=swept.runs, seed=int(swept.content.get("seed") or 0))
+
+
+def render(folder: Path) -> str:
+    """The page as text. Raises UserError if the sweep has no trials yet, or cannot be read."""
+    swept = read(folder)
+    measure = swept.measure
+    axes = [*swept.axes, *([measure] if measure else [])]
+    found = effects(swept)
+    rows = [_row(swept, place) for place in range(len(swept.trials))]
+    return html.fill(
+        "sweep.html.j2",
+        title=swept.content.get("name") or "Sweep",
+        description=swept.content.get("description") or "",
+        metric=swept.metric,
+        answer=readings.answer(swept, found),
+        conclusions=readings.conclusions(swept, found),
+        readings=readings.readings(found, swept.metric.name if swept.metric else ""),
+        conditions=conditions(folder, swept),
+        axes=[_control(swept, axis) for axis in axes],
+        layout=sweep_charts.parallel_layout(axes) if axes else None,
+        fifths=_legend(swept),
+        data=sweep_charts.data(swept, axes),
+        progress=[sweep_charts.progress(swept, by) for by in ("trial", "time")] if measure else [],
+        effects=[effect_charts.importances(found), effect_charts.correlations(found)] if found else [],
+        among=len(swept.judged),
+        level=f"{100 * importance.LEVEL:.0f} %",
+        against=[sweep_charts.against(swept, axis) for axis in swept.axes] if measure else [],
+        statuses=list(dict.fromkeys(trial.status for trial in swept.trials)),
+        header=_header(swept),
+        rows=rows,
+        sorts=[[row.number, *(sort for _, sort, _ in row.cells)] for row in rows],
+    )
+
+
+def draw(folder: Path, out: Path) -> list[Path]:
+    """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
+    return pictures.write(charts(folder), out)
+
+
+def charts(folder: Path) -> dict[str, Chart]:
+    """The page's charts by the name of a file. Raises as render does."""
+    swept = read(folder)
+    measure = swept.measure
+    axes = [*swept.axes, *([measure] if measure else [])]
+    named = {"lines": sweep_charts.parallel(swept, axes)} if axes else {}
+    if measure is None:
+        return named
+    named |= {f"best-by-{by}": sweep_charts.progress(swept, by) for by in ("trial", "time")}
+    if found := effects(swept):
+        named |= {"importance": effect_charts.importances(found), "correlation": effect_charts.correlations(found)}
+    for axis in swept.axes:
+        named[pictures.file_name(f"against-{axis.name}", list(named))] = sweep_charts.against(swept, axis)
+    return named
+
+
+def conditions(folder: Path, swept: Swept) -> list[tuple[str, str]]:
+    """Under what the trials ran, as far as the folder tells: name and value."""
+    content = swept.content
+    metric, runs = swept.metric, content.get("runs", {})
+    found = [("method", str(content["sweep"].get("method", "")))]
+    if metric is not None:
+        found.append(("metric", f"{metric.name}, {metric.goal}: the best value a trial reported"))
+    if early := content["sweep"].get("early_terminate"):
+        found.append(("early stops", ", ".join(f"{key} {value}" for key, value in early.items() if value is not None)))
+    found.append(("seed", str(content.get("seed", 0))))
+    if swept.constants:
+        found.append(("for every trial", _words(swept.constants)))
+    if training := runs.get("training"):
+        found.append(("training options", _words(flat(training))))
+    for name in ("program", "command", "function"):
+        value = runs.get(name)
+        if value:
+            found.append((name, " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    made = _records(folder, swept)
+    for record in made[:1]:
+        data = record.dataset
+        if data.get("train_images"):
+            found.append(("data", f"{data.get('name')}: {data['train_images']:,} training images at most"))
+    for name in ("processor", "device", "threads", "platform", "commit"):
+        found.append((name, tables.distinct(record.environment.get(name) for record in made)))
+    found.append(("torch", tables.distinct(record.environment.get("torch") for record in made)))
+    found.append(("time of trials", duration(sum(trial.seconds for trial in swept.trials))))
+    return [(name, value) for name, value in found if value]
+
+
+def _records(folder: Path, swept: Swept) -> list[records.Record]:
+    """The run folders of the trials that have one; one that cannot be read is left out, its trial is told."""
+    found = []
+    for name in dict.fromkeys(trial.run for trial in swept.trials if trial.run):
+        try:
+            found.append(records.read(folder / name))
+        except UserError:
+            continue
+    return found
+
+
+def _control(swept: Swept, axis: Axis) -> dict[str, Any]:
+    """What brushes an axis from the keyboard: a box a value where they are few, else the ends of a range."""
+    return {
+        "name": axis.name,
+        "metric": axis is swept.measure,
+        "choices": [axis.shown(value) for value in axis.choices],
+        "labels": [axis.shown(label) for label in axis.labels],
+        "low": axis.labels[0] if axis.labels else number(axis.low),
+        "high": axis.labels[-1] if axis.labels else number(axis.high),
+    }
+
+
+def _legend(swept: Swept) -> list[tuple[str, str]]:
+    """Colour and words of each fifth that has trials, the best first."""
+    measure = swept.measure
+    if measure is None:
+        return []
+    names = ("worst fifth", "fourth fifth", "middle fifth", "second fifth", "best fifth")
+    places = sweep_charts.fifths(swept)
+    found = []
+    for fifth in reversed(range(len(names))):
+        values = [measure.values[place] for place, own in enumerate(places) if own == fifth]
+        if values:
+            ends = f"{number(min(values))} to {number(max(values))}" if min(values) < max(values) else number(values[0])
+            found.append((sweep_charts.FIFTHS[fifth], f"{names[fifth]}: {ends}"))
+    return found
+
+
+def _header(swept: Swept) -> list[tuple[str, bool]]:
+    metric = [(swept.metric.name, True)] if swept.metric else []
+    parameters = [(axis.name, axis.scale != "category") for axis in swept.axes]
+    return [("trial", True), ("status", False), *metric, *parameters, ("seconds", True), ("remark", False)]
+
+
+def _row(swept: Swept, place: int) -> Row:
+    trial = swept.trials[place]
+    metric = [(axis_number(trial.value), trial.value, True)] if swept.metric else []
+    parameters = []
+    for axis in swept.axes:
+        value = axis.values[place]
+        sort = axis.labels.index(value) if axis.scale == "category" else value
+        parameters.append((axis.shown(value), sort, axis.scale != "category"))
+    remark = trial.error or ""
+    if trial.status == "pruned" and not remark:
+        remark = f"stopped early, after {len(trial.history)} reports"
+    seconds = (f"{trial.seconds:.1f}" if trial.ended else "–", trial.seconds if trial.ended else None, True)
+    cells = ((trial.status, trial.status, False), *metric, *parameters, seconds, (remark, remark or None, False))
+    return Row(trial.number, trial.status, cells)
+
+
+def axis_number(value: float | None) -> str:
+    """A value as the page writes it."""
+    return "–" if value is None else number(value)
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

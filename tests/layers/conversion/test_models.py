@@ -1,0 +1,94 @@
+"""A sample of torchvision's and timm's models; `make zoo` asks the same of all of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evonorm import convert, plan
+from tests.layers.conversion import models
+from tests.layers.conversion.checks import check, check_counts, counts, quiet
+
+pytest.importorskip("torchvision")
+
+# (family, name, normalizations, replaced), counted by hand in the papers' tables or by the blocks' structure.
+TORCHVISION = [
+    ("classification", "resnet18", 20, 9),  # stem and one of two a block
+    ("classification", "mobilenet_v2", 52, 35),  # 17 linear bottlenecks
+    ("classification", "shufflenet_v2_x0_5", 56, 37),
+    ("segmentation", "lraspp_mobilenet_v3_large", 47, 32),
+    ("detection", "ssdlite320_mobilenet_v3_large", 70, 55),
+    ("video", "r3d_18", 20, 9),
+]
+# On the meta device: no values, the same counts.
+COUNTED = [
+    ("classification", "resnet50", 53, 33),
+    ("classification", "efficientnet_b0", 49, 33),
+    ("classification", "mnasnet1_0", 52, 35),
+    ("classification", "densenet121", 121, 121),
+    ("classification", "googlenet", 59, 59),  # two of them only in training's auxiliary heads
+]
+TIMM = [
+    ("test_resnet", 15, 8),
+    ("test_efficientnet", 13, 9),  # BatchNormAct2d
+    ("test_byobnet", 14, 6),
+]
+TIMM_COUNTED = [("resnetv2_50d_gn", 51, 51), ("regnetz_b16", 68, 46), ("efficientnet_b0", 49, 33)]
+
+
+@pytest.mark.parametrize(("family", "name", "norms", "replaced"), TORCHVISION, ids=lambda value: str(value))
+def test_torchvision(family: str, name: str, norms: int, replaced: int) -> None:
+    with quiet(), torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model, run, training = models.torchvision_model(name, family)
+        found = check(model, run, training=training)
+    assert (found.norms, found.replaced) == (norms, replaced)
+    assert found.own_kind or name.startswith("mobilenet_v2")  # whose ReLU6 no row has
+
+
+@pytest.mark.parametrize(("family", "name", "norms", "replaced"), COUNTED, ids=lambda value: str(value))
+def test_torchvision_on_the_meta_device(family: str, name: str, norms: int, replaced: int) -> None:
+    with quiet(), torch.device("meta"):
+        model, _, _ = models.torchvision_model(name, family)
+        x = torch.empty(2, 3, 96, 96)
+        found = check_counts(model, lambda m: m(x))
+    assert (found.norms, found.replaced) == (norms, replaced)
+
+
+@pytest.mark.parametrize(("name", "norms", "replaced"), TIMM)
+def test_timm(name: str, norms: int, replaced: int) -> None:
+    pytest.importorskip("timm")
+    with quiet(), torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        found = check(*models.timm_model(name))
+    assert (found.norms, found.replaced) == (norms, replaced)
+    assert found.own_kind
+
+
+@pytest.mark.parametrize(("name", "norms", "replaced"), TIMM_COUNTED)
+def test_timm_on_the_meta_device(name: str, norms: int, replaced: int) -> None:
+    pytest.importorskip("timm")
+    with quiet():
+        model, run = models.timm_model(name, device="meta")
+        found = check_counts(model, run)
+    assert (found.norms, found.replaced) == (norms, replaced)
+
+
+def test_the_counts_catch_a_lost_activation() -> None:
+    """What a converter would do that puts an identity in the place of a shared ReLU."""
+    with torch.device("meta"):
+        model, _, _ = models.torchvision_model("resnet18", "classification")
+        x = torch.empty(1, 3, 64, 64)
+        before, broken = counts(model.eval(), lambda m: m(x)), convert(model).eval()
+        broken.layer1[0].relu = torch.nn.Identity()
+        after = counts(broken, lambda m: m(x))
+    assert (before.activations, before.norms) == (17, 20)
+    assert after.activations + after.ours == 16
+
+
+def test_the_reports_architectures_are_followed_whole() -> None:
+    """No model of the report falls back to its parts."""
+    for name in ("mobilenet_v2", "resnet50", "mnasnet1_0", "efficientnet_b0"):
+        with torch.device("meta"):
+            model, _, _ = models.torchvision_model(name, "classification")
+        assert plan(model).unfollowed == {}
