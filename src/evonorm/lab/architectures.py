@@ -33,7 +33,7 @@ ARCHITECTURE_BUDGETS = {
     budget.name: budget
     for budget in (
         ArchitectureBudget("quick", 1, 320, 500, 32, "10 steps a run: shows that it works, tells nothing"),
-        ArchitectureBudget("hour", 2, 3_200, 1_000, 32, "200 steps a run"),
+        ArchitectureBudget("hour", 2, 3_200, 1_000, 32, "200 steps a run: an estimated half hour a seed on two cores"),
         ArchitectureBudget("full", 60, None, None, 128, "the report's own 60 epochs on every image"),
     )
 }

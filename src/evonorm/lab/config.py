@@ -38,12 +38,12 @@ class TrainConfig:
     """One training run; the defaults are the report's set-up.
 
     Args:
+        layer: normalization-activation layer; `evonorm layers` lists them.
         model: network: mini-inception; a classifier of torchvision by its name, as resnet18, resnet50, mobilenet_v2,
             mnasnet1_0, efficientnet_b0 (torchvision:NAME says the same); or timm:NAME. Theirs start with random
             weights and get a stem for 32x32 pixels.
         plain_norms: what becomes of a network's norms that no activation follows: kept as they are; affine, the layer
             with its activation off; or replaced by the whole layer. Mini Inception has none.
-        layer: normalization-activation layer; `evonorm layers` lists them.
         groups: groups of the layers that have group statistics; where they do not divide a width, the largest
             divisor below is used and recorded.
         norm_eps: epsilon of the layer; default: the layer's own.
@@ -77,9 +77,9 @@ class TrainConfig:
         seeds: where randomness enters.
     """
 
+    layer: str = "evonorm-s0"
     model: str = REPORT_MODEL
     plain_norms: Literal["keep", "affine", "replace"] = "keep"
-    layer: str = "evonorm-s0"
     groups: int | None = 32
     norm_eps: float | None = None
     norm_momentum: float = 0.1
