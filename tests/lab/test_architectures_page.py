@@ -23,6 +23,7 @@ def made(
     models: Iterable[str] = ("timm:zed", "resnet18", "mini-inception"),
     layers: Iterable[str] = ("bn-relu", "evonorm-b0", "evonorm-s0"),
     seeds: Iterable[int] = (0, 1),
+    images: int = 1000,
 ) -> Path:
     entries = []
     for model in models:
@@ -30,7 +31,7 @@ def made(
             for seed in seeds:
                 run = f"{model}-{layer}-{seed}".replace(":", "-").replace("<", "")
                 entries.append({"model": model, "layer": layer, "seed": seed, "run": run})
-                _record(folder / run, model, layer, seed, truth(model, layer, seed))
+                _record(folder / run, model, layer, seed, truth(model, layer, seed), images)
     dataset = {"name": "pictures", "fingerprint": "0123456789abcdef", "notice": None, "classes": list("abcdefghij")}
     records.write_json(
         folder / NAME,
@@ -45,10 +46,11 @@ def made(
     return folder
 
 
-def _record(folder: Path, model: str, layer: str, seed: int, accuracy: float | None) -> None:
+def _record(folder: Path, model: str, layer: str, seed: int, accuracy: float | None, images: int) -> None:
     folder.mkdir(parents=True)
-    config = {"model": model, "layer": layer, "seeds": {"model": seed}}
-    records.write_json(folder / "config.json", {"config": config, "dataset": {}})
+    config = {"model": model, "layer": layer, "seeds": {"model": seed}, "norm_momentum": 0.1, "epochs": 2}
+    config |= {"batch_size": 32}
+    records.write_json(folder / "config.json", {"config": config, "dataset": {"train_images": images}})
     summary = {"status": "finished", "parameters": PARAMETERS[layer], "seconds": 1.0}
     if accuracy is None:
         summary |= {"status": "diverged", "diagnosis": {"epoch": 1, "step": 3, "cause": "<b>too fast</b>"}}
@@ -95,7 +97,7 @@ def test_tables(tmp_path: Path) -> None:
     assert [row[0] for row in differences] == ["mini-inception", "resnet18", "timm:zed"]
     assert differences[1] == ("resnet18", "+0.0 ± 0.7", "+20.0 ± 0.7")
     assert architectures.cost_rows(found)[2] == ("timm:zed", "1,000", "100", "1,100", "–", "1,200", "100")
-    assert "Of 6 such intervals one in twenty misses by chance" in architectures.method(found)
+    assert "Each misses one time in twenty; there are 6." in architectures.method(found)
 
 
 def test_the_chart_and_its_table_hold_the_same_numbers(tmp_path: Path) -> None:
@@ -118,6 +120,15 @@ def test_the_picture_is_written(tmp_path: Path, name: str | None) -> None:
     (path,) = page.draw(made(tmp_path / "runs", plain), tmp_path / "out", comparison=name)
     assert path == tmp_path / "out" / "architectures.png"
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_too_few_steps_for_running_statistics_are_said(tmp_path: Path) -> None:
+    """160 images are 5 steps an epoch, 10 in all: 0.9 to the power of 10."""
+    found = architectures.read(made(tmp_path / "short", plain, images=160))
+    assert architectures.caveat(found).startswith("After 10 steps running statistics still hold 35 %")
+    assert architectures.caveat(architectures.read(made(tmp_path / "long", plain))) == ""
+    page.write(tmp_path / "short", tmp_path / "page.html")
+    assert "still hold 35 %" in (tmp_path / "page.html").read_text()
 
 
 def test_noise_that_hides_the_differences_is_said(tmp_path: Path) -> None:

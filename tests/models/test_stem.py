@@ -62,6 +62,23 @@ def test_the_order_is_that_of_the_forward_pass() -> None:
     assert (network.first.stride, network.later.stride) == ((1, 1), (2, 2))
 
 
+def test_a_pool_beside_a_convolution_stays() -> None:
+    """As in DLA and in inceptions: both halve the same map, and their outputs meet."""
+
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.conv = nn.MaxPool2d(2), conv(4, 4, 3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.pool(x) + self.conv(x)
+
+    network = nn.Sequential(conv(3, 4, 3, 2), Halved())
+    stem.fit(network)
+    assert network[0].stride == (1, 1)
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 16, 16)
+
+
 def test_a_small_kernel_is_the_middle_of_the_large_one() -> None:
     network = nn.Sequential(nn.Conv2d(3, 400, 7, stride=2, padding=3))
     nn.init.kaiming_normal_(network[0].weight, mode="fan_out", generator=torch.Generator().manual_seed(0))

@@ -140,13 +140,18 @@ def test_a_dropout_that_was_added_drops() -> None:
         ("squeezenet1_1", "squeezenet1_1 has no normalization that a layer could replace"),
         (
             "timm:test_vit",
-            "none of the .* normalizations of timm:test_vit can be replaced .*: .* is kept: ",
+            r"of timm:test_vit can be replaced .*: .*, a LayerNorm, is kept: .*; choose another model$",
         ),
     ],
 )
 def test_what_is_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, 10)
+
+
+def test_a_way_to_replace_norms_without_activation_is_named() -> None:
+    with pytest.raises(ValueError, match=r"kept: an addition follows; .* norms that no activation follows too"):
+        build("timm:repvgg_a0", 10)
 
 
 def test_networks_that_take_no_small_images_are_refused() -> None:

@@ -17,38 +17,41 @@ def fit(model: nn.Module) -> None:
 
     In the order in which the image meets them: the first convolution with a stride gets stride 1, and a kernel of
     3x3 if it has one of 7x7 or larger, as the CIFAR ResNets of He et al. 2016 (arXiv 1512.03385). If what next
-    makes the map smaller is a max pool, it goes. A network that pools before it strides, such as VGG, stays as it is.
+    makes the map smaller is a max pool, and nothing beside it does that to the same map, it goes. A network that pools
+    before it strides, such as VGG, stays as it is.
 
     The small kernel is the middle of the large one, scaled by the ratio of their widths: usual rules draw weights
     with a variance proportional to 1 / (kernel area), so that these are drawn as if for the small one.
     """
+    met = _met(model)
     strided: nn.Conv2d | None = None
-    for name, module in _met(model):
+    for name, module, x in met:
         if strided is None:
             if isinstance(module, _POOLS):
                 return
             if isinstance(module, nn.Conv2d):
                 strided = module
         else:
-            if isinstance(module, nn.MaxPool2d):
+            alone = sum(other is x for _, _, other in met) == 1
+            if isinstance(module, nn.MaxPool2d) and alone:
                 model.set_submodule(name, nn.Identity())
             break
     if strided is not None:
         _fit(strided)
 
 
-def _met(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Convolutions and pools that make a map smaller, in the order of the forward pass.
+def _met(model: nn.Module) -> list[tuple[str, nn.Module, Tensor]]:
+    """Convolutions and pools that make a map smaller, and the map, in the order of the forward pass.
 
     A network that fails on so small a map as its own stem leaves has met its stem by then.
     """
-    met: list[tuple[str, nn.Module]] = []
+    met: list[tuple[str, nn.Module, Tensor]] = []
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, *_POOLS)) and _strides(module):
 
             def note(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                met.append((name, module))
+                met.append((name, module, inputs[0]))
 
             hooks.append(module.register_forward_pre_hook(note))
     was_training = model.training

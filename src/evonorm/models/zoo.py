@@ -84,7 +84,7 @@ def build(
         without_activation=plain_norms,
     )
     if not planned.replaced:
-        raise ValueError(_without_site(name, planned, plain_norms))
+        raise ValueError(_without_site(name, planned))
     model = planned.apply()
     for module in model.modules():
         # Theirs may average over thousands of batches, as MnasNet's 3e-4 does.
@@ -175,14 +175,15 @@ def _check_logits(name: str, model: nn.Module, classes: int) -> None:
         raise ValueError(f"{name} is no image classifier: for an image and {classes} classes it returns {found}")
 
 
-def _without_site(name: str, planned: Plan, plain_norms: Without) -> str:
+def _without_site(name: str, planned: Plan) -> str:
     if not planned.sites:
         return f"{name} has no normalization that a layer could replace; choose another model"
     first = planned.sites[0]
-    more = ", or replace norms that no activation follows too (plain_norms=affine or replace)"
+    plain = any(site.what == f"kept: {site.follows}" for site in planned.sites)
+    more = ", or replace norms that no activation follows too (plain_norms=affine or replace)" if plain else ""
     return (
         f"none of the {len(planned.sites)} normalizations of {name} can be replaced with its activation: "
-        f"{first.name}, a {first.norm}, is {first.what}; choose another model{more if plain_norms == 'keep' else ''}"
+        f"{first.name}, a {first.norm}, is {first.what}; choose another model{more}"
     )
 
 

@@ -9,10 +9,12 @@ from evonorm.lab import architectures
 from evonorm.lab.records import Record
 from evonorm.lab.report import html, lines, tables, trials
 from evonorm.lab.report.comparison import COMPARISONS, Comparison
+from evonorm.lab.report.evidence import steps
 from evonorm.lab.report.lines import Panel
 from evonorm.lab.report.trials import CONFIDENCE, Finding, Trials, listed
 
 LISTINGS = trials.ARCHITECTURES
+STALE = 0.01  # share of a running statistic's starting value that is too much
 APART = 0.12  # between the layers of one model, so that none hides another
 # What the other layers are compared with, where it was run.
 BASELINE = "bn-relu"
@@ -39,6 +41,7 @@ def render(folder: Path, name: str | None = None) -> str:
         trials=found,
         findings=told,
         lead=" ".join(f"{finding.question} {finding.answer}." for finding in told),
+        caveat=caveat(found),
         method=method(found),
         header=("model", *found.points),
         rows=accuracy_rows(found),
@@ -75,12 +78,28 @@ def findings(found: Trials[str]) -> list[Finding]:
 def method(found: Trials[str]) -> str:
     """How the numbers were come by."""
     count = len(others(found)) * len(models(found))
-    wrong = f" Of {count} such intervals one in twenty misses by chance." if count > 1 else ""
+    wrong = f" Each misses one time in twenty; there are {count}." if count > 1 else ""
     return (
         "Every network from random weights, with the same optimizer, learning rate and epochs for all; a layer stands "
         "at each normalization that an activation follows, the others stay BatchNorm. Value: validation accuracy after "
         f"the last epoch; a run that diverged counts as chance ({100 * found.chance:.0f} %). Noise: "
         f"{found.noise()}; intervals are of {100 * CONFIDENCE:.0f} %.{wrong}"
+    )
+
+
+def caveat(found: Trials[str]) -> str:
+    """What the shortest run leaves of its BatchNorms' starting statistics, where that is enough to spoil validation."""
+    left = [
+        ((1 - float(record.config["norm_momentum"])) ** count, count)
+        for record in found.records
+        if record.status == "finished" and (count := steps(record)) > 0 and "norm_momentum" in record.config
+    ]
+    share, count = max(left, default=(0.0, 0))
+    if share <= STALE:
+        return ""
+    return (
+        f"After {count} steps running statistics still hold {100 * share:.0f} % of their starting values, so that "
+        "validation says little of networks with BatchNorm, those included where it was kept."
     )
 
 
