@@ -16,7 +16,7 @@ try:
 except ImportError:  # pragma: no cover - the light install
     sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
 
-from evonorm.lab import batch_sizes, ladder
+from evonorm.lab import architectures, batch_sizes, ladder
 from evonorm.lab.bench import options as bench_options
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import NO_ROOM, UserError
@@ -67,16 +67,24 @@ def build_parser() -> ArgumentParser:
         "report: the report's runs, as published (its EvoNorm layers were identities) and as intended. "
         "learning-rate: every layer at its own best learning rate, with equal trials: SGD and Adam, raw and "
         "standardized pixels. "
-        "batch-size: what layers are worth as batches shrink."
+        "batch-size: what layers are worth as batches shrink. "
+        "architectures: each layer in each network, one table."
     )
     reproduce.add_argument(
-        "--experiment", default="report", type=Literal["report", "learning-rate", "batch-size"], help="which one"
+        "--experiment",
+        default="report",
+        type=Literal["report", "learning-rate", "batch-size", "architectures"],
+        help="which one",
     )
     reproduce.add_argument("--data", default=None, type=str | None, help=_field_help("data"))
     budgets = "; ".join(f"{b.name}: {b.meaning}" for b in BUDGETS.values())
     others = " ".join(
         f"Of {experiment}, {'; '.join(f'{b.name}: {b.meaning}' for b in of.values())}."
-        for experiment, of in (("learning-rate", ladder.LADDER_BUDGETS), ("batch-size", batch_sizes.BATCH_BUDGETS))
+        for experiment, of in (
+            ("learning-rate", ladder.LADDER_BUDGETS),
+            ("batch-size", batch_sizes.BATCH_BUDGETS),
+            ("architectures", architectures.ARCHITECTURE_BUDGETS),
+        )
     )
     reproduce.add_argument(
         "--budget", default="quick", type=Literal[tuple(BUDGETS)], help=f"of report, {budgets}. {others}"
@@ -100,7 +108,15 @@ def build_parser() -> ArgumentParser:
         nargs="+",
         default=None,
         metavar="LAYER",
-        help="which; default: of learning-rate the whole table, of batch-size " + ", ".join(batch_sizes.LAYERS),
+        help="which; default: of learning-rate the whole table, of batch-size "
+        f"{', '.join(batch_sizes.LAYERS)}, of architectures {', '.join(architectures.LAYERS)}",
+    )
+    reproduce.add_argument(
+        "--models",
+        nargs="+",
+        default=None,
+        metavar="MODEL",
+        help=f"of architectures: as of train; default {', '.join(architectures.MODELS)}",
     )
     reproduce.add_argument(
         "--batch_sizes",
@@ -128,8 +144,8 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("reproduce", reproduce, help="an experiment, from data to page")
 
     train = ArgumentParser(
-        description="Train Mini Inception once. The run's folder below --out is named by its configuration: the same "
-        "command resumes a stopped run and does not repeat a finished one. "
+        description="Train a network once, by default Mini Inception. The run's folder below --out is named by its "
+        "configuration: the same command resumes a stopped run and does not repeat a finished one. "
         "A YAML file given with --config holds the same names."
     )
     train.add_argument("--config", action="config", help="YAML file with any of the options below")
@@ -381,7 +397,8 @@ def _reproduce(options: Any) -> int:
     _only_for(options, ("report",), ("only", "variant"))
     _only_for(options, ("learning-rate",), ("optimizers", "pixels", "learning_rates"))
     _only_for(options, ("batch-size",), ("batch_sizes",))
-    _only_for(options, ("learning-rate", "batch-size"), ("layers",))
+    _only_for(options, ("architectures",), ("models",))
+    _only_for(options, ("learning-rate", "batch-size", "architectures"), ("layers",))
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers must be at least 1: got {options.workers}")
     console = Console()
@@ -417,6 +434,7 @@ def _reproduce(options: Any) -> int:
 def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageDataset]:
     from evonorm.lab import reproduce
     from evonorm.layers import table
+    from evonorm.models import zoo
 
     if options.experiment == "report":
         experiments = reproduce.choose(options.only)
@@ -432,9 +450,14 @@ def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageData
             seeds=options.seeds or [0],
         )
         return plan, dataset
-    names = options.layers or (table.names() if options.experiment == "learning-rate" else batch_sizes.LAYERS)
+    defaults = {
+        "learning-rate": table.names(),
+        "batch-size": batch_sizes.LAYERS,
+        "architectures": architectures.LAYERS,
+    }
     try:
-        layers = [table.get(name).name for name in names]
+        layers = [table.get(name).name for name in options.layers or defaults[options.experiment]]
+        models = [zoo.known(name) for name in options.models or ()]
     except ValueError as error:
         raise UserError(str(error)) from None
     seeds = options.seeds or [0, 1]
@@ -442,6 +465,10 @@ def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageData
         places = list(batch_sizes.places(layers, sizes=options.batch_sizes or batch_sizes.SIZES, seeds=seeds))
         dataset = _load(options.data, console)
         return reproduce.batch_size(dataset, out, places, budget=options.budget, data=options.data), dataset
+    if options.experiment == "architectures":
+        of_models = list(architectures.places(layers, models=models or architectures.MODELS, seeds=seeds))
+        dataset = _load(options.data, console)
+        return reproduce.in_architectures(dataset, out, of_models, budget=options.budget, data=options.data), dataset
     rungs = list(
         ladder.rungs(
             layers,

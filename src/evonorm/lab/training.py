@@ -28,7 +28,7 @@ from evonorm.lab.replicas import Replicas
 from evonorm.lab.seeding import derive, generator
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.layers import kernels, table
-from evonorm.models import MiniInception
+from evonorm.models import zoo
 
 CHECKPOINT_SECONDS = 120.0
 VALIDATION_BATCH = 256
@@ -47,9 +47,10 @@ class Diverged(Exception):
 
 
 def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfig, torch.device]:
-    """What really runs on this machine. Raises UserError for a layer, a device or a kernel that is not there."""
+    """What really runs on this machine. Raises UserError for a model, layer, device or kernel that is not there."""
     try:
         row = table.get(config.layer)
+        config = replace(config, model=zoo.known(config.model))
     except ValueError as error:
         raise UserError(str(error)) from None
     device = machine.choose_device(config.device)
@@ -140,16 +141,9 @@ class _Run:
         self.group = group or Replicas()
         self.train_set, self.test_set = inputs.on_device(config, dataset, device)
         self.scaling = inputs.standardization(self.train_set.pixels) if config.standardize else None
-        self.model = MiniInception(
-            len(dataset.classes),
-            config.layer,
-            groups=config.groups or 1,
-            eps=config.norm_eps,
-            momentum=config.norm_momentum,
-            dropout=config.dropout,
-            backend=config.backend,
-            generator=generator(config.seeds.model, "weights"),
-        ).to(device=device, memory_format=inputs.memory_format(config))  # type: ignore[call-overload]
+        self.model = _network(config, len(dataset.classes)).to(
+            device=device, memory_format=inputs.memory_format(config)
+        )  # type: ignore[call-overload]
         self.optimizer = optimizers.make(config, self.model.parameters())
         filled = -(-len(self.train_set) // config.batch_size)
         self.steps = min(filled, config.steps_per_epoch or filled)
@@ -202,7 +196,7 @@ class _Run:
                 "diagnosis": diagnosis,
                 "error": error,
                 "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-                "groups_in_force": self.model.groups_in_force(),
+                "groups_in_force": zoo.groups_in_force(self.model),
                 "seconds": self.seconds_before + time.monotonic() - self.started,
             },
         )
@@ -365,6 +359,24 @@ class _Run:
         records.write_json(self.folder / "config.json", {"config": config, "dataset": about})
         records.write_json(path, environment | {"sessions": sessions})
         self.summarize("running")
+
+
+def _network(config: TrainConfig, classes: int) -> nn.Module:
+    try:
+        return zoo.build(
+            config.model,
+            classes,
+            config.layer,
+            groups=config.groups or 1,
+            eps=config.norm_eps,
+            momentum=config.norm_momentum,
+            backend=config.backend,
+            plain_norms=config.plain_norms,
+            dropout=config.dropout,
+            generator=generator(config.seeds.model, "weights"),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:

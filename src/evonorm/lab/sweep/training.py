@@ -32,7 +32,7 @@ METRICS = (
 
 
 class Training:
-    """Trains Mini Inception in run folders below the sweep's; a stopped or killed run goes on from its checkpoint.
+    """Trains networks in run folders below the sweep's; a stopped or killed run goes on from its checkpoint.
 
     fixed: values of TrainConfig fields for every trial. fingerprint: of the data, for a repeated command to agree with.
     sinks: where else the runs are shown.
@@ -143,7 +143,7 @@ def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
 
 def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
     """Tries every value a trial may get, before any runs. Returns notes; raises UserError with the value's path."""
-    _check_layer(config_of(fixed).layer)
+    _check_names(config_of(fixed))
     notes = []
     for parameter in sweep.parameters:
         distribution = parameter.distribution
@@ -151,7 +151,7 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
         for place, value in enumerate(tried):
             at = parameter.place + (f".values[{place}]" if len(distribution.values) > 1 else "")
             try:
-                _check_layer(config_of({parameter.name: value}).layer)
+                _check_names(config_of({parameter.name: value}))
             except UserError as error:
                 raise UserError(f"{at}: {error}") from None
         if not distribution.choices and int in _types(parameter.name) and not isinstance(tried[0], int):
@@ -173,13 +173,17 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _check_layer(name: str) -> None:
-    if name == TrainConfig.layer:
-        return
-    from evonorm.layers import table
-
+def _check_names(config: TrainConfig) -> None:
+    """Raises UserError for a layer or model that is not there; torch is imported only to look one up."""
     try:
-        table.get(name)
+        if config.layer != TrainConfig.layer:
+            from evonorm.layers import table
+
+            table.get(config.layer)
+        if config.model != TrainConfig.model:
+            from evonorm.models import zoo
+
+            zoo.known(config.model)
     except ValueError as error:
         raise UserError(str(error)) from None
 
