@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evonorm import models as models
     from evonorm.layers.conversion import Plan as Plan
     from evonorm.layers.conversion import convert as convert
+    from evonorm.layers.conversion import from_timm as from_timm
     from evonorm.layers.conversion import parameter_groups as parameter_groups
     from evonorm.layers.conversion import plan as plan
     from evonorm.layers.functional import norm_act as norm_act
@@ -25,6 +26,7 @@ __all__ = [
     "Plan",
     "__version__",
     "convert",
+    "from_timm",
     "functional",
     "models",
     "names",
@@ -38,6 +40,7 @@ _HOME = {
     "NormActivation": "evonorm.layers.modules",
     "Plan": "evonorm.layers.conversion",
     "convert": "evonorm.layers.conversion",
+    "from_timm": "evonorm.layers.conversion",
     "names": "evonorm.layers.table",
     "norm_act": "evonorm.layers.functional",
     "parameter_groups": "evonorm.layers.conversion",

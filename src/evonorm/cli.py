@@ -451,7 +451,7 @@ def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageData
         )
         return plan, dataset
     defaults = {
-        "learning-rate": table.names(),
+        "learning-rate": table.distinct(),
         "batch-size": batch_sizes.LAYERS,
         "architectures": architectures.LAYERS,
     }

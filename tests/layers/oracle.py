@@ -28,7 +28,7 @@ def oracle(name: str, x: np.ndarray, *, groups: int = 1, eps: float = 1e-5, acti
     group_std = spread(np.sqrt(per_group.var(2) + eps))
     group_rms = spread(np.sqrt((per_group**2).mean(2) + eps))
     silu = x * sigmoid(x)
-    if name.startswith("evonorm") and not activate:
+    if name.startswith("evonorm") and not activate and not name.endswith("a"):
         return x * weight + bias
     match name:
         case "evonorm-b0":
@@ -37,11 +37,13 @@ def oracle(name: str, x: np.ndarray, *, groups: int = 1, eps: float = 1e-5, acti
             return x / np.maximum(batch_std, (x + 1) * instance_rms) * weight + bias
         case "evonorm-b2":
             return x / np.maximum(batch_std, instance_rms - x) * weight + bias
-        case "evonorm-s0":
+        case "evonorm-s0a" | "evonorm-s1a" | "evonorm-s2a" if not activate:
+            return x / (group_rms if name == "evonorm-s2a" else group_std) * weight + bias
+        case "evonorm-s0" | "evonorm-s0a":
             return x * sigmoid(p["v"] * x) / group_std * weight + bias
-        case "evonorm-s1":
+        case "evonorm-s1" | "evonorm-s1a":
             return silu / group_std * weight + bias
-        case "evonorm-s2":
+        case "evonorm-s2" | "evonorm-s2a":
             return silu / group_rms * weight + bias
         case "frn-tlu":
             y = x / instance_rms * weight + bias

@@ -39,7 +39,7 @@ def inputs(shape: tuple[int, ...], seed: int = 1) -> torch.Tensor:
 
 def evaluated(row: NormAct, x: torch.Tensor, p: dict[str, torch.Tensor], groups: int, activate: bool = True):
     """The table's own formula, also for the rows that torch serves natively."""
-    return reference.evaluate(row, x, dict(p), Setting(groups=groups, activate=activate))
+    return reference.evaluate(row, x, dict(p), Setting(groups=groups, eps=row.eps, activate=activate))
 
 
 @ROWS
@@ -49,7 +49,8 @@ def test_formula_in_float64(row: NormAct, shape: tuple[int, ...], activate: bool
     channels = shape[1]
     x, p = inputs(shape), parameters(row, channels, activate=activate)
     groups = GROUPS[channels] if row.grouped else 1
-    expected = oracle(row.name, x.numpy(), groups=groups, activate=activate, **{k: t.numpy() for k, t in p.items()})
+    values = {k: t.numpy() for k, t in p.items()}
+    expected = oracle(row.name, x.numpy(), groups=groups, eps=row.eps, activate=activate, **values)
     np.testing.assert_allclose(evaluated(row, x, p, groups, activate).numpy(), expected, rtol=1e-9, atol=1e-9)
     if row.native == "batch_norm" and shape[0] * shape[2] * shape[3] == 1:
         return  # torch's batch_norm refuses one value a channel: test_rivals_are_torchs
@@ -70,7 +71,7 @@ def test_formula_in_float64(row: NormAct, shape: tuple[int, ...], activate: bool
 def test_formula_over_shapes(row, batch, group_count, group_size, height, width, seed) -> None:
     shape = (batch, group_count * group_size, height, width)
     x, p = inputs(shape, seed), parameters(row, shape[1], seed)
-    expected = oracle(row.name, x.numpy(), groups=group_count, **{k: t.numpy() for k, t in p.items()})
+    expected = oracle(row.name, x.numpy(), groups=group_count, eps=row.eps, **{k: t.numpy() for k, t in p.items()})
     y = evaluated(row, x, p, group_count if row.grouped else 1)
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-8, atol=1e-8)
 
@@ -85,7 +86,8 @@ def test_dtypes_and_memory_formats(row: NormAct, dtype: torch.dtype, memory_form
     y = norm_act(x, row.name, **p, training=True)
     assert y.dtype == dtype
     assert y.is_contiguous(memory_format=memory_format)
-    exact = oracle(row.name, x.double().numpy(), groups=32, **{k: t.double().numpy() for k, t in p.items()})
+    values = {k: t.double().numpy() for k, t in p.items()}
+    exact = oracle(row.name, x.double().numpy(), groups=32, eps=row.eps, **values)
     ulp = torch.finfo(dtype).eps
     # Rounding once is ulp / 2. torch's own norms round before the activation too.
     tolerance = {torch.float32: 16 * ulp}.get(dtype, 2.5 * ulp if row.native else 0.51 * ulp)

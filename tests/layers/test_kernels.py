@@ -336,6 +336,17 @@ def test_second_derivatives_are_those_of_the_reference(row, training) -> None:
         torch.testing.assert_close(ours, theirs.expand_as(ours), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("row", [row for row in TABLE if row.variant_of], ids=lambda row: row.name)
+def test_a_variant_is_served_by_its_rows_kernel(row: NormAct) -> None:
+    """With its own epsilon; without its activation it is the reference's, as every row."""
+    x, extra = noise((2, 64, 3, 3), 1).float(), {name: noise((64,), 2).float() for name in row.parameters}
+    y = norm_act(x, row.name, **extra, backend="kernel")
+    assert torch.equal(y, norm_act(x, str(row.variant_of), **extra, eps=1e-3, backend="kernel"))
+    assert not torch.allclose(y, norm_act(x, str(row.variant_of), **extra, backend="kernel"), rtol=1e-5)
+    with pytest.raises(ValueError, match="activate=False"):
+        norm_act(x, row.name, activate=False, backend="kernel")
+
+
 @pytest.mark.parametrize("name", ["evonorm-s0", "evonorm-b0", "bn-relu"])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiled_whole_calls_the_kernel(name, dynamic) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from evonorm import NormActivation, names, norm_act
-from evonorm.layers.table import TABLE, NormAct
+from evonorm.layers.table import TABLE, NormAct, distinct, get
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 
@@ -28,9 +28,18 @@ def scrambled(layer: nn.Module) -> nn.Module:
 
 def test_the_table_has_the_promised_rows() -> None:
     assert names() == (
-        *(f"evonorm-{kind}" for kind in ("b0", "b1", "b2", "s0", "s1", "s2")),
+        *(f"evonorm-{kind}" for kind in ("b0", "b1", "b2", "s0", "s1", "s2", "s0a", "s1a", "s2a")),
         *("frn-tlu", "bn-relu", "bn-silu", "gn-relu", "gn-silu", "none"),
     )
+
+
+def test_variants_are_left_out_where_every_layer_is_trained() -> None:
+    """A row with another's formula would train the same thing twice."""
+    assert set(names()) - set(distinct()) == {"evonorm-s0a", "evonorm-s1a", "evonorm-s2a"}
+    for row in TABLE:
+        if row.variant_of is not None:
+            assert row.formula is get(row.variant_of).formula
+            assert row.linear is not get(row.variant_of).linear
 
 
 @ROWS

@@ -41,7 +41,7 @@ def norm_act(
     (C,), each only for the layers that have it; a missing weight counts as 1, a missing bias as 0. When training,
     running statistics are updated in place, running = (1 - momentum) * running + momentum * batch, and no gradient
     flows into them; otherwise they stand in for the batch's. eps: default the layer's own. activate=False leaves
-    affine alone of an EvoNorm, and normalization with affine of the others.
+    affine alone of an EvoNorm, and normalization with affine of evonorm-s0a, -s1a, -s2a and the others.
 
     backend: `kernel` is the fused CPU kernel, `reference` plain torch (for bn-* and gn-* torch's own layers), `auto`
     the kernel wherever one serves. sync: batch statistics are taken over all processes of torch.distributed, where it

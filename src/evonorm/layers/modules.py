@@ -20,9 +20,9 @@ class NormActivation(nn.Module):
 
     channels: C. layer: a name of the table (`evonorm layers`). groups, group_size: number of groups, or channels a
     group, of the layers with group statistics; fit_groups takes the largest divisor of C not above it, as the paper's
-    code does. activate=False leaves affine alone of an EvoNorm, and normalization with affine of the others.
-    eps: default the layer's own. momentum: weight of the newest batch in running statistics. backend, sync: as in
-    norm_act.
+    code does. activate=False leaves affine alone of an EvoNorm, and normalization with affine of evonorm-s0a, -s1a,
+    -s2a and the others. eps: default the layer's own. momentum: weight of the newest batch in running statistics.
+    backend, sync: as in norm_act.
 
     Parameters and buffers, each (C,) and only where the layer has it: weight (1), bias (0), v (1), tau (0),
     running_mean (0), running_var (1). Raises ValueError if the layer is unknown or groups does not divide C.

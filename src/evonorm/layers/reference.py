@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evonorm.layers.statistics import Statistics
+from evonorm.layers.statistics import Statistics, cast
 from evonorm.layers.table import NormAct, Parameters, Setting
 
 
@@ -15,17 +15,23 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
     parameters: weight, bias, v, tau, running_mean, running_var by name, each (C,) or None; a missing weight counts
     as 1, a missing bias as 0. Running statistics are updated in place when training.
     """
-    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
+    exact = cast(x, dtype)
     channel = (1, -1, *[1] * (x.dim() - 2))
 
     def shaped(name: str) -> Tensor | None:
         value = parameters.get(name)
-        return None if value is None else value.to(exact.dtype).view(channel)
+        return None if value is None else cast(value, dtype).view(channel)
 
     weight, bias = shaped("weight"), shaped("bias")
 
-    def affine(t: Tensor) -> Tensor:
-        scaled = t if weight is None else t * weight
+    def affine(t: Tensor, /, *, over: Tensor | None = None) -> Tensor:
+        if over is not None and weight is not None:
+            scaled = t * (weight / over)  # the division on the small ones, one pass over t
+        elif over is not None:
+            scaled = t / over
+        else:
+            scaled = t if weight is None else t * weight
         return scaled if bias is None else scaled + bias
 
     statistics = Statistics(
@@ -42,4 +48,5 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
     )
     own = Parameters(v=shaped("v"), tau=shaped("tau"))  # type: ignore[arg-type]
     formula = row.formula if setting.activate else row.linear
-    return formula(exact, statistics, own, affine).to(x.dtype)
+    y = formula(exact, statistics, own, affine)
+    return cast(y, x.dtype)

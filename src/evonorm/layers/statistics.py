@@ -56,18 +56,16 @@ class Statistics:
 
     def group_mean(self) -> Tensor:
         """Over space and a group's channels, per sample: (N, C, 1, ...), equal within a group."""
-        return self._over_group(self._instance()[0])
+        return self._spread(self._grouped(self._instance()[0]).mean(2, keepdim=True))
 
     def group_std(self) -> Tensor:
         """Over space and a group's channels, per sample: (N, C, 1, ...), equal within a group."""
-        mean, var = self._instance()
-        # Law of total variance: the map is read once for every statistic taken of it.
-        between = (mean - self._over_group(mean)).square()
-        return (self._over_group(var + between) + self.eps).sqrt()
+        return self._spread((self._group_var() + self.eps).sqrt())
 
     def group_rms(self) -> Tensor:
         """Root mean square over space and a group's channels, per sample: (N, C, 1, ...)."""
-        return (self._over_group(self._instance_square()) + self.eps).sqrt()
+        square = self._grouped(self._instance_square()).mean(2, keepdim=True)
+        return self._spread((square + self.eps).sqrt())
 
     def batch_mean(self) -> Tensor:
         """Over batch and space, per channel: (1, C, 1, ...); the running mean when not training."""
@@ -103,20 +101,42 @@ class Statistics:
     def _instance_square(self) -> Tensor:
         return self.x.square().mean(self.space, keepdim=True)
 
-    def _over_group(self, moment: Tensor) -> Tensor:
-        size = moment.shape[1] // self.groups
-        grouped = moment.reshape(moment.shape[0], self.groups, size, *moment.shape[2:])
-        return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1, 2)
+    def _group_var(self) -> Tensor:
+        """(N, groups, 1, 1, ...)."""
+        if torch.compiler.is_compiling() and torch.compiler.is_exporting():
+            # Fewer steps, and fast where a group's values are one stretch of memory, as in what runs exported graphs.
+            grouped = self._grouped(self.x)
+            within = tuple(range(2, grouped.dim()))
+            return (grouped - grouped.mean(within, keepdim=True)).square().mean(within, keepdim=True)
+        # Law of total variance: the map is read once for all statistics taken of it, and torch, which is slow over a
+        # group's channels where they lie next to each other, reduces over space alone. The kernels do the same.
+        mean, var = map(self._grouped, self._instance())
+        return (var + (mean - mean.mean(2, keepdim=True)).square()).mean(2, keepdim=True)
+
+    def _grouped(self, t: Tensor) -> Tensor:
+        """(N, C, *) -> (N, groups, C / groups, *)."""
+        grouped: Tensor = t.unflatten(1, (self.groups, t.shape[1] // self.groups))  # type: ignore[no-untyped-call]
+        return grouped
+
+    def _spread(self, t: Tensor) -> Tensor:
+        """(N, groups, 1, 1, ...) -> (N, C, 1, ...), equal within a group."""
+        size = self.x.shape[1] // self.groups
+        return t.expand(-1, -1, size, *[-1] * len(self.space)).flatten(1, 2)
 
     def _running(self, running: Tensor | None) -> Tensor:
         assert running is not None, "norm_act checks that running statistics are there when not training"
-        return running.to(self.x.dtype).view(1, -1, *[1] * len(self.space))
+        return cast(running, self.x.dtype).view(1, -1, *[1] * len(self.space))
 
     def _blend(self, running: Tensor | None, batch: Tensor) -> None:
         # An empty batch has no statistics; its NaN must not reach the running ones.
         if running is not None and self.x.numel() > 0:
             with torch.no_grad():
                 running.lerp_(batch.detach().flatten().to(running.dtype), self.momentum)
+
+
+def cast(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """t in this dtype; unlike t.to(dtype), nothing is left in an exported graph where it has that already."""
+    return t if t.dtype == dtype else t.to(dtype)
 
 
 def moments_over_replicas(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,13 @@ class Setting(NamedTuple):
     replicas: int = 1
 
 
-Affine = Callable[[Tensor], Tensor]
+class Affine(Protocol):
+    """Weight and bias, by channel."""
+
+    def __call__(self, t: Tensor, /, *, over: Tensor | None = None) -> Tensor:
+        """t * weight + bias or, with `over`, a statistic that is small beside t: t / over * weight + bias."""
+
+
 Formula = Callable[[Tensor, Statistics, Parameters, Affine], Tensor]
 
 
@@ -51,7 +58,9 @@ Formula = Callable[[Tensor, Statistics, Parameters, Affine], Tensor]
 class NormAct:
     """A layer: y = formula(x, statistics, parameters, affine) with affine(t) = t * weight + bias.
 
-    text: the formula in words of mathematics. linear: what remains when the activation is off.
+    text: the formula in words of mathematics. linear: what remains when the activation is off. variant_of: the row
+    with the same formula, from which this one differs in epsilon and linear alone: experiments leave it out, its
+    kernel is that row's.
     parameters: those beside weight and bias, with their initial values. running: names of the running statistics.
     grouped: has statistics over groups. affine: has weight and bias. native: torch has the layer itself
     ("batch_norm", "group_norm"), and uses it before `activation`.
@@ -69,6 +78,12 @@ class NormAct:
     eps: float = 1e-5
     native: str | None = None
     activation: Callable[[Tensor], Tensor] | None = None
+    variant_of: str | None = None
+
+    @property
+    def kernel(self) -> str:
+        """The name under which a fused kernel computes this row, if there is one."""
+        return self.variant_of or self.name
 
 
 def _evonorm(
@@ -122,7 +137,7 @@ def _rival(name: str, norm: _Normalization, activation: Callable[[Tensor], Tenso
     )
 
 
-TABLE = (
+_ROWS_OF_LIU = (
     _evonorm(
         "evonorm-b0",
         "x / max(std_batch, v * x + std_instance)",
@@ -145,27 +160,43 @@ TABLE = (
     _evonorm(
         "evonorm-s0",
         "x * sigmoid(v * x) / std_group",
-        lambda x, s, p, affine: affine(x * torch.sigmoid(p.v * x) / s.group_std()),
+        lambda x, s, p, affine: affine(x * torch.sigmoid(p.v * x), over=s.group_std()),
         v=True,
         grouped=True,
     ),
     _evonorm(
         "evonorm-s1",
         "silu(x) / std_group",
-        lambda x, s, p, affine: affine(F.silu(x) / s.group_std()),
+        lambda x, s, p, affine: affine(F.silu(x), over=s.group_std()),
         grouped=True,
     ),
     _evonorm(
         "evonorm-s2",
         "silu(x) / rms_group",
-        lambda x, s, p, affine: affine(F.silu(x) / s.group_rms()),
+        lambda x, s, p, affine: affine(F.silu(x), over=s.group_rms()),
         grouped=True,
     ),
+)
+
+
+def _normalizing(row: NormAct, linear: Formula) -> NormAct:
+    """timm's variant of a row, as its checkpoints have it: without its activation it still normalizes."""
+    source = f"timm (epsilon 1e-3; normalizes without its activation too), after {row.source}"
+    return dataclasses.replace(row, name=f"{row.name}a", linear=linear, eps=1e-3, source=source, variant_of=row.name)
+
+
+_S0, _S1, _S2 = (row for row in _ROWS_OF_LIU if row.grouped)
+
+TABLE = (
+    *_ROWS_OF_LIU,
+    _normalizing(_S0, lambda x, s, p, affine: affine(x, over=s.group_std())),
+    _normalizing(_S1, lambda x, s, p, affine: affine(x, over=s.group_std())),
+    _normalizing(_S2, lambda x, s, p, affine: affine(x, over=s.group_rms())),
     NormAct(
         "frn-tlu",
         text="max(x / rms_instance * weight + bias, tau)",
-        formula=lambda x, s, p, affine: torch.maximum(affine(x / s.instance_rms()), p.tau),
-        linear=lambda x, s, p, affine: affine(x / s.instance_rms()),
+        formula=lambda x, s, p, affine: torch.maximum(affine(x, over=s.instance_rms()), p.tau),
+        linear=lambda x, s, p, affine: affine(x, over=s.instance_rms()),
         source=SINGH,
         parameters={"tau": 0.0},
     ),
@@ -189,6 +220,11 @@ _ROWS = {row.name: row for row in TABLE}
 def names() -> tuple[str, ...]:
     """The names of all layers, in the table's order."""
     return tuple(_ROWS)
+
+
+def distinct() -> tuple[str, ...]:
+    """The names without variants: what an experiment on every layer trains."""
+    return tuple(row.name for row in TABLE if row.variant_of is None)
 
 
 def get(name: str) -> NormAct:

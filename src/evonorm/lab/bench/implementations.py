@@ -25,6 +25,9 @@ TIMM = {
     "evonorm-s0": "EvoNorm2dS0",
     "evonorm-s1": "EvoNorm2dS1",
     "evonorm-s2": "EvoNorm2dS2",
+    "evonorm-s0a": "EvoNorm2dS0a",
+    "evonorm-s1a": "EvoNorm2dS1a",
+    "evonorm-s2a": "EvoNorm2dS2a",
     "frn-tlu": "FilterResponseNormTlu2d",
 }
 # Ours in plain torch is torch's own layer for these rows: the rival already in the table.

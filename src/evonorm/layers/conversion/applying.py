@@ -102,17 +102,17 @@ def _layer(old: Any, site: Site, policy: Policy) -> NormActivation:
     for name, parameter in layer.named_parameters():
         if policy.trainable is not None or name not in ("weight", "bias"):
             parameter.requires_grad_(trainable)
-    _take_over(layer, old)
+    take_over(layer, old)
     return layer
 
 
 def _identity(old: Any) -> nn.Identity:
     identity = nn.Identity()
-    _take_over(identity, old)
+    take_over(identity, old)
     return identity
 
 
-def _take_over(new: nn.Module, old: nn.Module) -> None:
+def take_over(new: nn.Module, old: nn.Module) -> None:
     """Training mode and hooks."""
     new.train(old.training)
     for name in _HOOKS:

@@ -41,6 +41,10 @@ _LAYER_NORMS = tuple(
     kind for name in ("LayerNorm", "RMSNorm", "LocalResponseNorm") if (kind := getattr(nn, name, None)) is not None
 )
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_TIMM = ("timm.layers.evo_norm", "timm.layers.filter_response_norm")
+_TIMMS = {f"EvoNorm2d{kind}": f"evonorm-{kind.lower()}" for kind in ("B0", "B1", "B2", "S0", "S1", "S2")}
+_TIMMS |= {f"EvoNorm2d{kind}": f"evonorm-{kind.lower()}" for kind in ("S0a", "S1a", "S2a")}
+_TIMMS |= {"FilterResponseNormTlu2d": "frn-tlu"}
 _FUNCTIONS = (F.batch_norm, F.group_norm, F.instance_norm, F.layer_norm, torch.batch_norm, torch.group_norm)
 
 
@@ -55,9 +59,17 @@ def norm_of(module: nn.Module) -> Norm | None:
         return _frozen(module, kind)
     if isinstance(module, _LAYER_NORMS):
         return Norm(kind, "other", reason="its statistics are not those of a feature map's channels")
+    if timms_layer(module) is not None:
+        return Norm(kind, "other", reason=f"timm's own {timms_layer(module)}; evonorm.from_timm puts ours in its place")
     if "norm" in kind.lower() and {name for name, _ in module.named_children()} <= {"act", "drop"}:
         return Norm(kind, "other", reason="a normalization that this converter does not know")
     return None
+
+
+def timms_layer(module: nn.Module) -> str | None:
+    """The name of the layer of the table that this module of timm's is, or None. timm is not imported."""
+    kind = type(module)
+    return _TIMMS.get(kind.__name__) if kind.__module__ in _TIMM else None
 
 
 def _known(module: Any, kind: str) -> Norm:

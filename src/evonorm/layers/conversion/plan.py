@@ -116,11 +116,11 @@ def plan(
 
     without_activation, at norms that no activation follows: `keep` leaves the norm as it is; `affine` puts the layer
     there with its activation off, which is affine alone for an EvoNorm (the paper's and timm's usage before a
-    residual addition) and normalization for the others; `replace` puts the layer there whole, activation added.
-    where: called with each Site; False keeps it. conv_bias: a convolution without bias that alone feeds a replaced
-    norm gets one, zero at the start: an EvoNorm subtracts no mean that would cancel it. start: `carried` keeps
-    weight, bias and running statistics, `fresh` starts as a new layer. trainable: of the new parameters; default as
-    the replaced norm's weight is.
+    residual addition) and normalization for the others, evonorm-s0a, -s1a and -s2a among them; `replace` puts the
+    layer there whole, activation added. where: called with each Site; False keeps it. conv_bias: a convolution without
+    bias that alone feeds a replaced norm gets one, zero at the start: an EvoNorm subtracts no mean that would cancel
+    it. start: `carried` keeps weight, bias and running statistics, `fresh` starts as a new layer. trainable: of the new
+    parameters; default as the replaced norm's weight is.
 
     Raises ValueError if the layer is unknown, a choice is none of the possible, or groups does not divide the
     channels of a site and fit_groups is off.

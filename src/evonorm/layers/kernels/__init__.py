@@ -36,7 +36,7 @@ def instructions() -> str:
 
 def serves(row: NormAct, device: torch.device) -> str | None:
     """None if there is a kernel for this row on this device, else the reason why not."""
-    if row.name not in library.ROWS:
+    if row.kernel not in library.ROWS:
         return f"{row.name} has no kernel"
     if device.type != "cpu":
         return f"x on {device.type}; the kernels are for the CPU"
@@ -80,7 +80,7 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
     else:
         call = (
             *(x, parameters.get("weight"), parameters.get("bias"), extra, given),
-            *(library.ROWS.index(row.name), setting.groups, setting.eps),
+            *(library.ROWS.index(row.kernel), setting.groups, setting.eps),
         )
         if not torch.compiler.is_compiling() and not setting.training and _unwatched(x):
             return ops.infer(*call)

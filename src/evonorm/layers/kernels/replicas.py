@@ -25,7 +25,7 @@ def evaluate(
         parameters.get("weight"),
         parameters.get("bias"),
         extra,
-        library.ROWS.index(row.name),
+        library.ROWS.index(row.kernel),
         setting.groups,
         setting.eps,
     )
