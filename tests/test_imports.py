@@ -24,7 +24,7 @@ WITHOUT_TORCH = [
     "lab/export.py",
     "lab/wandb_file.py",
     "lab/sweep",
-    "cli.py",
+    "cli",
 ]
 CORE_NEEDS = {"torch", "evonorm"}
 # Imported where a name asks for them.
