@@ -3,14 +3,16 @@
 ## make lint        set up, then lint and types alone
 ## make sanitize    set up, then the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
+## make kills       set up, then a sweep killed with kill -9 at random moments   (KILLS=50)
 ## make clean       remove the environment and every cache
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUDGET ?= quick
 OUT ?= runs
+KILLS ?= 50
 
-.PHONY: reproduce test lint sanitize zoo clean setup
+.PHONY: reproduce test lint sanitize zoo kills clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -55,6 +57,9 @@ sanitize: setup
 # Goes on where it was stopped.
 zoo: setup
 	$(BIN)/python -m tests.layers.conversion.zoo $(if $(MINUTES),--minutes $(MINUTES))
+
+kills: setup
+	EVONORM_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/lab/sweep/test_driver.py -k kill_9
 
 comma := ,
 

@@ -92,6 +92,8 @@ def test_divergence_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixt
         (["train", "--data", "nowhere.zip"], "there is no 'nowhere.zip'; --data takes"),
         (["train", *TINY, "--train-images", "3"], "a subset needs an image of each class: got 3 images for 10"),
         (["reproduce", "--only", "b7"], "no experiment is called 'b7'"),
+        (["reproduce", "--models", "resnet18"], "--models is for --experiment architectures: got --experiment report"),
+        (["reproduce", "--experiment", "architectures", "--models", "resnet19"], "no model is called 'resnet19'"),
         (["report", "nowhere"], "there is no folder nowhere"),
         (["train", "--device", "tpu", *TINY], "device must be auto, cpu or cuda"),
     ],

@@ -10,7 +10,10 @@ from evonorm.lab.config import Seeds, TrainConfig, run_name
 from evonorm.lab.errors import UserError
 
 BASE = TrainConfig().resolved(precision="fp32", grouped=True, eps=1e-5)
+RESNET = replace(TrainConfig(), model="resnet18").resolved(precision="fp32", grouped=True, eps=1e-5)
 OTHER = {
+    "model": "resnet18",
+    "plain_norms": "affine",
     "layer": "bn-relu",
     "groups": 8,
     "norm_eps": 0.5,
@@ -44,7 +47,26 @@ def test_every_field_but_place_and_device_changes_the_name() -> None:
     assert run_name(replace(BASE, data="elsewhere.zip", device="cuda"), "f") == run_name(BASE, "f")
 
 
+def test_runs_from_before_there_were_models_keep_their_names() -> None:
+    """These names were written by the version before `model` and `plain_norms`."""
+    assert run_name(BASE, "f") == "evonorm-s0-g32-sgd-648432d5bd28"
+    other = TrainConfig(layer="bn-relu", dropout=0.25, optimizer="adam", augment=True)
+    found = run_name(other.resolved(precision="bf16", grouped=False, eps=1e-5), "0123")
+    assert found == "bn-relu-adam-aug-eaed1bfec73c"
+
+
+def test_what_a_model_has_by_itself_stays_its_own() -> None:
+    assert (BASE.dropout, RESNET.dropout) == (0.5, None)
+    # Mini Inception has no norm without activation: what would become of one makes no other run.
+    config = replace(TrainConfig(), plain_norms="affine")
+    assert config.resolved(precision="fp32", grouped=True, eps=1e-5) == BASE
+    config = replace(config, model="resnet18")
+    assert run_name(config.resolved(precision="fp32", grouped=True, eps=1e-5), "f") != run_name(RESNET, "f")
+
+
 def test_names_are_readable() -> None:
+    assert run_name(RESNET, "f").startswith("resnet18-evonorm-s0-g32-sgd-")
+    assert run_name(replace(BASE, model="timm:resnet18"), "f").startswith("timm-resnet18-evonorm-s0-")
     assert run_name(replace(BASE, groups=8, augment=True), "f").startswith("evonorm-s0-g8-sgd-aug-")
     assert run_name(BASE, "f") == run_name(BASE, "f")
 

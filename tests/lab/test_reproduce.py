@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from evonorm.lab import batch_sizes, campaign, experiments, ladder, records, reproduce
+from evonorm.lab import architectures, batch_sizes, campaign, experiments, ladder, records, reproduce
+from evonorm.lab.architectures import ArchitectureBudget
 from evonorm.lab.batch_sizes import BatchBudget
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import Budget
 from evonorm.lab.ladder import LadderBudget
+from evonorm.lab.report import architectures as architectures_page
 from evonorm.lab.report import batches, page
 from evonorm.lab.report.comparison import read
 from evonorm.lab.sweep.executors import InThisProcess, Processes
@@ -30,6 +32,7 @@ def tiny_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(experiments.BUDGETS, "tiny", TINY)
     monkeypatch.setitem(ladder.LADDER_BUDGETS, "tiny", LadderBudget("tiny", 1, 16, 8, 8, "a test"))
     monkeypatch.setitem(batch_sizes.BATCH_BUDGETS, "tiny", BatchBudget("tiny", 1, 16, 8, "a test"))
+    monkeypatch.setitem(architectures.ARCHITECTURE_BUDGETS, "tiny", ArchitectureBudget("tiny", 1, 16, 8, 8, "a test"))
 
 
 @pytest.fixture
@@ -136,6 +139,39 @@ def test_batch_sizes_from_data_to_page(tmp_path: Path) -> None:
     assert "What does a batch of 4 cost, against one of 16" in (tmp_path / "page.html").read_text()
     batches.picture(tmp_path, tmp_path / "picture.svg")
     assert "<svg" in (tmp_path / "picture.svg").read_text()
+
+
+def test_architectures_from_data_to_page(tmp_path: Path) -> None:
+    places = architectures.places(["bn-relu", "evonorm-s0"], models=["mini-inception", "timm:test_resnet"], seeds=[0])
+    plan = reproduce.in_architectures(pictures(), tmp_path, places, budget="tiny")
+    assert plan.listing.name == "architectures-tiny-0123456789abcdef.json"
+    assert [run.label for run in plan.runs] == ["mini-inception, seed 0"] * 2 + ["timm:test_resnet, seed 0"] * 2
+    reproduce.reproduce(plan, pictures(), tmp_path, console(), lambda target: InThisProcess(Here()))
+    assert [run.status for run in plan.runs] == ["finished"] * 4
+    for entry in records.read_json(plan.listing)["entries"]:
+        config = records.read(tmp_path / entry["run"]).config
+        assert (config["model"], config["layer"]) == (entry["model"], entry["layer"])
+    found = architectures_page.read(tmp_path)
+    assert architectures_page.models(found) == ["mini-inception", "timm:test_resnet"]
+    page.write(tmp_path, tmp_path / "page.html")
+    assert "Is evonorm-s0 better than bn-relu?" in (tmp_path / "page.html").read_text()
+
+
+def test_a_model_is_listed_by_its_one_name(tmp_path: Path) -> None:
+    places = architectures.places(["bn-relu"], models=["resnet18", "torchvision:resnet18"], seeds=[0])
+    (run,) = reproduce.in_architectures(pictures(), tmp_path, places, budget="tiny").runs
+    assert {entry["model"] for entry in run.entries} == {"resnet18"}
+    with pytest.raises(UserError, match="no model is called 'resnet19'"):
+        reproduce.in_architectures(pictures(), tmp_path, architectures.places(models=["resnet19"]), budget="tiny")
+
+
+def test_architectures_differ_in_model_layer_and_seed_alone() -> None:
+    budget = architectures.ARCHITECTURE_BUDGETS["hour"]
+    places = list(architectures.places())
+    assert len(places) == len(set(places)) == 6 * 3 * 2
+    first, *others = [architectures.train_config(place, budget, data=None) for place in places]
+    varied = {name for other in others for name, value in vars(other).items() if value != getattr(first, name)}
+    assert varied == {"model", "layer", "seeds"}
 
 
 def test_batch_size_must_be_at_least_one() -> None:

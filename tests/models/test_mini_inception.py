@@ -8,6 +8,7 @@ from torch import nn
 
 from evonorm import NormActivation
 from evonorm.models import MiniInception
+from evonorm.models.zoo import groups_in_force
 
 WITHOUT_LAYERS = 1_649_402  # Keras' count for the report's network without any normalization
 
@@ -25,14 +26,14 @@ def test_sites_and_widths() -> None:
     sites = [module for module in MiniInception().modules() if isinstance(module, NormActivation)]
     assert len(sites) == 19
     assert {site.channels for site in sites} == {96, 32, 48, 80, 112, 64, 160, 176}
-    assert MiniInception().groups_in_force() == {96: 32, 32: 32, 48: 24, 80: 20, 112: 28, 64: 32, 160: 32, 176: 22}
-    assert MiniInception(layer="bn-relu").groups_in_force() == {}
+    assert groups_in_force(MiniInception()) == {96: 32, 32: 32, 48: 24, 80: 20, 112: 28, 64: 32, 160: 32, 176: 22}
+    assert groups_in_force(MiniInception(layer="bn-relu")) == {}
 
 
 def test_groups_that_do_not_divide_a_width() -> None:
     with pytest.raises(ValueError, match="groups must divide channels: got channels=48, groups=32"):
         MiniInception(fit_groups=False)
-    assert set(MiniInception(groups=8, fit_groups=False).groups_in_force().values()) == {8}
+    assert set(groups_in_force(MiniInception(groups=8, fit_groups=False)).values()) == {8}
 
 
 @pytest.mark.parametrize("layer", ["none", "bn-relu", "evonorm-b0", "evonorm-s0"])

@@ -11,6 +11,9 @@ from evonorm.lab.errors import UserError
 
 # Where the data lies and how the machine computes it does not change what is computed.
 _NOT_IDENTITY = ("data", "device")
+REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
+# Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
+_YOUNGER = {"model": REPORT_MODEL, "plain_norms": "keep"}
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,20 @@ class Seeds:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run of Mini Inception; the defaults are the report's set-up.
+    """One training run; the defaults are the report's set-up.
 
     Args:
         layer: normalization-activation layer; `evonorm layers` lists them.
+        model: network: mini-inception; a classifier of torchvision by its name, as resnet18, resnet50, mobilenet_v2,
+            mnasnet1_0, efficientnet_b0 (torchvision:NAME says the same); or timm:NAME. Theirs start with random
+            weights and get a stem for 32x32 pixels.
+        plain_norms: what becomes of a network's norms that no activation follows: kept as they are; affine, the layer
+            with its activation off; or replaced by the whole layer. Mini Inception has none.
         groups: groups of the layers that have group statistics; where they do not divide a width, the largest
             divisor below is used and recorded.
         norm_eps: epsilon of the layer; default: the layer's own.
-        norm_momentum: weight of the newest batch in running statistics (Keras counts the other way: 1 - this).
+        norm_momentum: weight of the newest batch in running statistics, of norms that are kept too (Keras counts the
+            other way: 1 - this).
         optimizer: sgd or adam, as Keras defines them.
         learning_rate: initial learning rate; default: 1e-2 for sgd, 1e-3 for adam.
         decay: per batch, learning rate / (1 + decay * batches so far); default: 1e-2 / epochs for sgd, 0 for adam.
@@ -58,7 +67,8 @@ class TrainConfig:
         validation_images: validate on the first so many of the test images; default: all of them.
         standardize: subtract the training images' mean and divide by their standard deviation, per channel, instead of
             dividing pixels by 255 alone.
-        dropout: probability of dropping a feature before the classifier.
+        dropout: probability of dropping a feature before the classifier; default: 0.5 in mini-inception, in the
+            others their own.
         precision: fp32, bf16 (autocast), or auto: bf16 where the processor computes in it fast.
         backend: kernel (fused, on a CPU), reference (plain torch), or auto: the kernel where one serves, but torch's
             own BatchNorm and GroupNorm, which is what the others are compared with.
@@ -68,6 +78,8 @@ class TrainConfig:
     """
 
     layer: str = "evonorm-s0"
+    model: str = REPORT_MODEL
+    plain_norms: Literal["keep", "affine", "replace"] = "keep"
     groups: int | None = 32
     norm_eps: float | None = None
     norm_momentum: float = 0.1
@@ -86,7 +98,7 @@ class TrainConfig:
     test_images: int | None = None
     validation_images: int | None = None
     standardize: bool = False
-    dropout: float = 0.5
+    dropout: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     backend: Literal["auto", "kernel", "reference"] = "auto"
     channels_last: bool = True
@@ -118,8 +130,11 @@ class TrainConfig:
         its own epsilon.
         """
         sgd = self.optimizer == "sgd"
+        report = self.model == REPORT_MODEL
         return replace(
             self,
+            plain_norms="keep" if report else self.plain_norms,
+            dropout=REPORT_DROPOUT if report and self.dropout is None else self.dropout,
             groups=self.groups if grouped else None,
             norm_eps=self.norm_eps if self.norm_eps is not None else eps,
             learning_rate=self.learning_rate if self.learning_rate is not None else (1e-2 if sgd else 1e-3),
@@ -138,8 +153,19 @@ def _require(config: TrainConfig, name: str, holds: Any, must: str) -> None:
 
 def run_name(config: TrainConfig, data_fingerprint: str) -> str:
     """Folder name of a resolved config on given data: what a person looks for, then the hash of everything."""
-    content = {key: value for key, value in asdict(config).items() if key not in _NOT_IDENTITY}
+    content = {
+        key: value
+        for key, value in asdict(config).items()
+        if key not in _NOT_IDENTITY and not (key in _YOUNGER and value == _YOUNGER[key])
+    }
     content["data"] = data_fingerprint
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    parts = [config.layer, f"g{config.groups}" if config.groups else "", config.optimizer, "aug" * config.augment]
+    model = "" if config.model == REPORT_MODEL else config.model.replace(":", "-")
+    parts = [
+        model,
+        config.layer,
+        f"g{config.groups}" if config.groups else "",
+        config.optimizer,
+        "aug" * config.augment,
+    ]
     return "-".join([part for part in parts if part] + [digest])

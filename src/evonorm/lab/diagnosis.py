@@ -76,9 +76,9 @@ class _Watch:
         """Largest |output| of the last module before the fault."""
         return float(self.magnitudes[-1]["largest"]) if self.magnitudes else 0.0
 
-    def _forward_hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if self.first_forward is not None:
+    def _forward_hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self.first_forward is not None or not isinstance(output, Tensor):
                 return
             if not _finite(output):
                 self.first_forward = name, module

@@ -38,7 +38,7 @@ NETWORK = tuple(
 PARTS = (*NETWORK, "data", "augmentation", "gradient check", "optimizer", "rest")
 MEANING = {
     "layers, forward": "normalization-activation",
-    "other network, forward": "concatenation, pooling, dropout, linear, loss, convolutions' casts",
+    "other network, forward": "kept norms, sums, pooling, dropout, linear, loss, convolutions' casts",
     "other network, backward": "and sums of gradients where paths meet",
     "data": "choice of the batch, uint8 to float",
     "gradient check": "are all of them finite?",
@@ -87,8 +87,8 @@ class Profile:
     def table(self) -> Table:
         """The parts as a person reads them."""
         parts = self.parts()
-        total = sum(parts.values())
-        table = Table("part", "ms a step", "%", "", title=f"a training step, {self.conditions['config']['layer']}")
+        total, config = sum(parts.values()), self.conditions["config"]
+        table = Table("part", "ms a step", "%", "", title=f"a training step, {config['model']} with {config['layer']}")
         for column in table.columns[1:3]:
             column.justify = "right"
         for part, spent in parts.items():

@@ -9,6 +9,7 @@ checkpoint.pt      written by the training loop; not read here
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -76,7 +77,8 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
 
 def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Adds one epoch, on the disk before this returns."""
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+    path = folder / "metrics.jsonl"
+    with _named(path), path.open("a", encoding="utf-8") as file:
         file.write(dumps(metrics) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -93,13 +95,27 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path`, forces it to the disk, and puts it in place."""
+    """Writes `content` beside `path`, forces it to the disk, and puts it in place; nothing stays of what fails."""
     beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with _named(path), beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives the error of a write the file's name, which it has not itself."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

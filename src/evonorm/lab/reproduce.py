@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from evonorm.lab import batch_sizes, campaign, ladder
+from evonorm.lab import architectures, batch_sizes, campaign, ladder
+from evonorm.lab.architectures import ARCHITECTURE_BUDGETS
 from evonorm.lab.batch_sizes import BATCH_BUDGETS, Place
 from evonorm.lab.campaign import Board, PlannedRun, budget_images, write_listing
 from evonorm.lab.config import TrainConfig
@@ -20,7 +21,7 @@ from evonorm.lab.ladder import LADDER_BUDGETS, Rung
 from evonorm.lab.sinks import Wanted
 from evonorm.lab.sweep.executors import Executor
 from evonorm.lab.sweep.training import Training
-from evonorm.lab.training import run_folder
+from evonorm.lab.training import resolve, run_folder
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def reproduce(
     write_listing(plan.listing, dataset, plan.budget, plan.runs)
     tags = {run.name: tuple(dict.fromkeys(map(_tag, run.entries))) for run in plan.runs}
     sinks = (sinks or Wanted()).of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
-    executor = executor_of(Training({}, dataset.fingerprint, sinks))
+    executor = executor_of(Training({}, dataset.fingerprint, sinks, {run.config.data for run in plan.runs}))
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, plan.what))
     write_listing(plan.listing, dataset, plan.budget, plan.runs)
 
@@ -145,6 +146,29 @@ def batch_size(
         run.label = f"batch {run.entries[0]['batch_size']}, seed {run.entries[0]['seed']}"
     listing = out / f"batch-size-{chosen.name}-{dataset.fingerprint}.json"
     return Plan(f"batch sizes, {chosen.name}", runs, chosen, listing)
+
+
+def in_architectures(
+    dataset: ImageDataset,
+    out: Path,
+    places: Iterable[architectures.Place],
+    *,
+    budget: str = "quick",
+    data: str | None = None,
+) -> Plan:
+    """The architectures experiment; see architectures. Raises UserError for a model that there is not."""
+    chosen = ARCHITECTURE_BUDGETS[budget]
+
+    def entry(place: architectures.Place) -> tuple[TrainConfig, dict[str, Any]]:
+        config = architectures.train_config(place, chosen, data=data)
+        return config, {"model": resolve(config)[0].model, "layer": place.layer, "seed": place.seed}
+
+    entries = (entry(place) for place in places)
+    runs = _runs(entries, dataset, out)
+    for run in runs:
+        run.label = f"{run.entries[0]['model']}, seed {run.entries[0]['seed']}"
+    listing = out / f"architectures-{chosen.name}-{dataset.fingerprint}.json"
+    return Plan(f"architectures, {chosen.name}", runs, chosen, listing)
 
 
 def _runs(entries: Iterable[tuple[TrainConfig, dict[str, Any]]], dataset: ImageDataset, out: Path) -> list[PlannedRun]:

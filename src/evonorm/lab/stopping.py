@@ -18,10 +18,15 @@ def locked(folder: Path, who: str = "another process is training in") -> Iterato
     """Holds a run's or sweep's folder for this process. Raises UserError, beginning with `who`, if another one does."""
     lock = filelock.FileLock(folder / "lock")
     try:
-        with lock.acquire(timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(f"{who} {folder}; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise UserError(f"cannot write in the folder {folder}: {error.strerror}; choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from evonorm.lab import checkpoint, inputs, machine, optimizers, records
+from evonorm.lab import checkpoint, inputs, machine, optimizers, records, replicas
 from evonorm.lab.augmentation import augment
 from evonorm.lab.checkpoint import Position
 from evonorm.lab.config import TrainConfig, run_name
@@ -23,10 +24,11 @@ from evonorm.lab.data import ImageDataset
 from evonorm.lab.diagnosis import diagnose
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent, Watch
+from evonorm.lab.replicas import Replicas
 from evonorm.lab.seeding import derive, generator
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.layers import kernels, table
-from evonorm.models import MiniInception
+from evonorm.models import zoo
 
 CHECKPOINT_SECONDS = 120.0
 VALIDATION_BATCH = 256
@@ -45,9 +47,10 @@ class Diverged(Exception):
 
 
 def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfig, torch.device]:
-    """What really runs on this machine. Raises UserError for a layer, a device or a kernel that is not there."""
+    """What really runs on this machine. Raises UserError for a model, layer, device or kernel that is not there."""
     try:
         row = table.get(config.layer)
+        config = replace(config, model=zoo.known(config.model))
     except ValueError as error:
         raise UserError(str(error)) from None
     device = machine.choose_device(config.device)
@@ -83,22 +86,25 @@ def train(
     status `stopped`; one that came too late to stop this run is raised as KeyboardInterrupt when it has ended, so that
     it stops what would follow. `stop`, asked before each step, ends it likewise, and raises nothing if it comes too
     late. An error is recorded as status `failed` and raised.
+
+    Where torch.distributed is initialized, its processes train this run together (see replicas); each calls this, and
+    gets the record. One that dies ends the others, with a checkpoint if the first is among them.
     """
-    watch = watch or Silent()
+    group = replicas.current()
+    watch = watch if watch is not None and group.first else Silent()
     resolved, device = resolve(config, watch)
+    device = group.device(device)
     folder = out / run_name(resolved, dataset.fingerprint)
-    _make(folder)
-    with locked(folder):
-        if (folder / "summary.json").exists() and (folder / "config.json").exists():
-            record = records.read(folder)
-            if record.status in ("finished", "diverged"):
-                watch.say(f"{folder.name}: already {record.status}")
-                return record
+    with group.hold(_made_and_locked(folder)):
+        record = group.share(lambda: _ended(folder))
+        if record is not None:
+            watch.say(f"{folder.name}: already {record.status}")
+            return record
         machine.keep_freed_memory()
         devices = [device] if device.type == "cuda" else []
         # Dropout draws from torch's global generator: it is seeded for each step, and given back as it was.
         with torch.random.fork_rng(devices=devices), stop_requests() as stop_requested:
-            run = _Run(resolved, dataset, folder, device, watch)
+            run = _Run(resolved, dataset, folder, device, watch, group)
             try:
                 status = run.go(lambda: stop_requested() or stop())
                 run.summarize(status)
@@ -109,9 +115,11 @@ def train(
                 run.summarize("stopped")
                 raise
             except Exception as error:
+                if group.lost(error):
+                    return run.abandon()
                 run.summarize("failed", error="".join(traceback.format_exception_only(error)).strip())
                 raise
-            record = records.read(folder)
+            record = group.share(lambda: records.read(folder))
             if stop_requested() and record.status != "stopped":
                 raise KeyboardInterrupt
     return record
@@ -121,30 +129,33 @@ class _Run:
     """One run's model, optimizer, data and position, and the folder they are kept in."""
 
     def __init__(
-        self, config: TrainConfig, dataset: ImageDataset, folder: Path, device: torch.device, watch: Watch
+        self,
+        config: TrainConfig,
+        dataset: ImageDataset,
+        folder: Path,
+        device: torch.device,
+        watch: Watch,
+        group: Replicas | None = None,
     ) -> None:
         self.config, self.folder, self.device, self.watch = config, folder, device, watch
+        self.group = group or Replicas()
         self.train_set, self.test_set = inputs.on_device(config, dataset, device)
         self.scaling = inputs.standardization(self.train_set.pixels) if config.standardize else None
-        self.model = MiniInception(
-            len(dataset.classes),
-            config.layer,
-            groups=config.groups or 1,
-            eps=config.norm_eps,
-            momentum=config.norm_momentum,
-            dropout=config.dropout,
-            backend=config.backend,
-            generator=generator(config.seeds.model, "weights"),
-        ).to(device=device, memory_format=inputs.memory_format(config))  # type: ignore[call-overload]
+        self.model = _network(config, len(dataset.classes)).to(
+            device=device, memory_format=inputs.memory_format(config)
+        )  # type: ignore[call-overload]
         self.optimizer = optimizers.make(config, self.model.parameters())
         filled = -(-len(self.train_set) // config.batch_size)
         self.steps = min(filled, config.steps_per_epoch or filled)
+        self.group.check(images=len(self.train_set), batch_size=config.batch_size, steps=self.steps)
         self.position = Position()
         self.epochs: list[dict[str, Any]] = []
         self.started = time.monotonic()
         self.seconds_before = 0.0
         self._resume()
         self._describe(dataset)
+        self.spread = self.group.spread(self.model)
+        self._buffers: list[Tensor] = []
 
     def go(self, stop_requested: Callable[[], bool]) -> str:
         """Runs to the end, or to the step at which a stop was requested: `finished` or `stopped`."""
@@ -157,7 +168,7 @@ class _Run:
                 len(self.train_set), generator=generator(config.seeds.order, "order", position.epoch)
             )
             while position.step < self.steps:
-                if stop_requested():
+                if self.group.any(stop_requested()):
                     self._save()
                     return "stopped"
                 first = position.step * config.batch_size
@@ -172,6 +183,8 @@ class _Run:
 
     def summarize(self, status: str, *, diagnosis: dict[str, Any] | None = None, error: str | None = None) -> None:
         """Writes summary.json."""
+        if not self.group.first:
+            return
         scored = [epoch for epoch in self.epochs if epoch["val_accuracy"] is not None]
         records.write_json(
             self.folder / "summary.json",
@@ -183,50 +196,54 @@ class _Run:
                 "diagnosis": diagnosis,
                 "error": error,
                 "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-                "groups_in_force": self.model.groups_in_force(),
+                "groups_in_force": zoo.groups_in_force(self.model),
                 "seconds": self.seconds_before + time.monotonic() - self.started,
             },
         )
 
+    def abandon(self) -> records.Record:
+        """Ends the run as stopped, at its last whole step, when another of its processes is gone."""
+        if not self.group.first:
+            raise UserError(f"{self.folder.name}: another process of the run is gone; repeat the command to go on")
+        for buffer, before in zip(self.model.buffers(), self._buffers, strict=True):
+            buffer.copy_(before)
+        self._save()
+        self.summarize("stopped")
+        self.watch.say(f"{self.folder.name}: another process of the run is gone")
+        return records.read(self.folder)
+
     def _step(self, chosen: Tensor) -> None:
         started = time.perf_counter()
-        config, position = self.config, self.position
+        position = self.position
         step = position.epoch * self.steps + position.step
-        with _stage("data"):
-            chosen = chosen.to(self.device)
-            images, labels = self._input(self.train_set.pixels[chosen]), self.train_set.labels[chosen]
-        if config.augment:
-            with _stage("augmentation"):
-                draw = generator(config.seeds.augmentation, "augmentation", step)
-                images = augment(images, draw, centre=config.augment_centre)
-        with _stage("data"):
-            images = self._scaled(images)
-
-        def logits_of(model: nn.Module) -> Tensor:
-            _seed_dropout(derive(config.seeds.model, "dropout", step), self.device)
-            return self._logits(model, images)
-
+        if self.group.size > 1:  # a step that is broken off has blended its batch into them
+            self._buffers = [buffer.clone() for buffer in self.model.buffers()]
+        images, labels = self._batch(chosen, step)
         self.model.train()
         with _stage("forward"):
-            logits = logits_of(self.model)
-            loss = F.cross_entropy(logits, labels)
-        loss_value = loss.item()
-        finite = torch.isfinite(loss).item()
+            logits = self._dropped_out(self.spread, images, step)
+            loss = self.group.loss(logits, labels)
+        loss_value, correct = self.group.mean(loss, (logits.argmax(1) == labels).sum())
+        finite = math.isfinite(loss_value)
         if finite:
             with _stage("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
             with _stage("gradient check"):
                 finite = _all_finite([p.grad for p in self.model.parameters() if p.grad is not None])
         if not finite:
-            found = diagnose(self.model, lambda model: F.cross_entropy(logits_of(model), labels))
+            with self.group.apart(self.model):
+                images, labels = self._batch(chosen, step)
+                found = diagnose(
+                    self.model, lambda model: F.cross_entropy(self._dropped_out(model, images, step), labels)
+                )
             raise Diverged({"epoch": position.epoch + 1, "step": step + 1, "loss": loss_value, **asdict(found)})
         with _stage("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
-        position.loss_sum += loss_value * len(labels)
-        position.correct += int((logits.argmax(1) == labels).sum())
-        position.seen += len(labels)
+        position.loss_sum += loss_value * len(chosen)
+        position.correct += correct
+        position.seen += len(chosen)
         position.step += 1
         position.train_seconds += time.perf_counter() - started
         self.watch.step(
@@ -253,7 +270,8 @@ class _Run:
             "seconds": position.train_seconds + time.perf_counter() - started,
         }
         self.epochs.append(metrics)
-        records.append_metrics(self.folder, metrics)
+        if self.group.first:
+            records.append_metrics(self.folder, metrics)
         self.watch.epoch(metrics)
         position.__dict__.update(asdict(Position(epoch=position.epoch + 1)))
         self._save()
@@ -263,13 +281,33 @@ class _Run:
         """Mean loss and accuracy over the validation images."""
         self.model.eval()
         loss_sum, correct = 0.0, 0
-        for first in range(0, len(self.test_set), VALIDATION_BATCH):
+        stride = VALIDATION_BATCH * self.group.size
+        for first in range(VALIDATION_BATCH * self.group.rank, len(self.test_set), stride):
             part = slice(first, first + VALIDATION_BATCH)
             labels = self.test_set.labels[part]
             logits = self._logits(self.model, self._scaled(self._input(self.test_set.pixels[part])))
             loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum())
-        return loss_sum / len(self.test_set), correct / len(self.test_set)
+        loss_sum, correct_sum = self.group.sum(loss_sum, correct)
+        return loss_sum / len(self.test_set), correct_sum / len(self.test_set)
+
+    def _batch(self, chosen: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """This process's images and labels of the batch, as the network takes them."""
+        config, part = self.config, self.group.part(len(chosen))
+        with _stage("data"):
+            own = chosen[part].to(self.device)
+            images, labels = self._input(self.train_set.pixels[own]), self.train_set.labels[own]
+        if config.augment:
+            with _stage("augmentation"):
+                draw = generator(config.seeds.augmentation, "augmentation", step)
+                images = augment(images, draw, centre=config.augment_centre, of=len(chosen), part=part)
+        with _stage("data"):
+            return self._scaled(images), labels
+
+    def _dropped_out(self, model: nn.Module, images: Tensor, step: int) -> Tensor:
+        """Logits, with this step's draw of dropout."""
+        _seed_dropout(derive(self.config.seeds.model, "dropout", step), self.device)
+        return self._logits(model, images)
 
     def _input(self, pixels: Tensor) -> Tensor:
         return pixels.to(memory_format=inputs.memory_format(self.config)).float() / 255
@@ -284,16 +322,24 @@ class _Run:
         return logits.float()
 
     def _save(self) -> None:
+        if not self.group.first:
+            return
         seconds = self.seconds_before + time.monotonic() - self.started
         checkpoint.save(self.folder, self.model, self.optimizer, self.position, seconds)
 
     def _resume(self) -> None:
-        kept = checkpoint.load(self.folder, self.model, self.optimizer, self.device)
+        kept = self.group.share(lambda: checkpoint.load(self.folder, self.model, self.optimizer, self.device))
         if kept is not None:
             self.position, self.seconds_before, self.epochs = kept
+            state = self.group.share(lambda: (self.model.state_dict(), self.optimizer.state_dict()))
+            if not self.group.first:
+                self.model.load_state_dict(state[0])
+                self.optimizer.load_state_dict(state[1])
 
     def _describe(self, dataset: ImageDataset) -> None:
         """Writes what the run is and what it runs on."""
+        if not self.group.first:
+            return
         about = {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -306,12 +352,31 @@ class _Run:
         sessions = records.read_json(path).get("sessions", []) if path.exists() else []
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         environment = machine.environment(self.device)
-        sessions.append({"started": now, "epoch": self.position.epoch + 1, "threads": environment["threads"]})
+        session = {"started": now, "epoch": self.position.epoch + 1, "threads": environment["threads"]}
+        sessions.append(session | {"processes": self.group.size})
         # The path of the data is this machine's; the record names the data by content.
         config = asdict(replace(self.config, data=dataset.name, device=self.device.type))
         records.write_json(self.folder / "config.json", {"config": config, "dataset": about})
         records.write_json(path, environment | {"sessions": sessions})
         self.summarize("running")
+
+
+def _network(config: TrainConfig, classes: int) -> nn.Module:
+    try:
+        return zoo.build(
+            config.model,
+            classes,
+            config.layer,
+            groups=config.groups or 1,
+            eps=config.norm_eps,
+            momentum=config.norm_momentum,
+            backend=config.backend,
+            plain_norms=config.plain_norms,
+            dropout=config.dropout,
+            generator=generator(config.seeds.model, "weights"),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:
@@ -332,8 +397,19 @@ def _stage(name: str) -> record_function:
     return record_function(STAGE + name)
 
 
-def _make(folder: Path) -> None:
+@contextlib.contextmanager
+def _made_and_locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from error
+    with locked(folder):
+        yield
+
+
+def _ended(folder: Path) -> records.Record | None:
+    """The run's record, if there is nothing left to run."""
+    if not ((folder / "summary.json").exists() and (folder / "config.json").exists()):
+        return None
+    record = records.read(folder)
+    return record if record.status in ("finished", "diverged") else None

@@ -43,6 +43,8 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
         running_var=parameters.get("running_var"),
         momentum=setting.momentum,
         replicas=setting.replicas,
+        # There it stands in for torch's own layer, which knows one process alone.
+        unbiased=row.native is not None and setting.replicas > 1,
     )
     own = Parameters(v=shaped("v"), tau=shaped("tau"))  # type: ignore[arg-type]
     formula = row.formula if setting.activate else row.linear

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed
 from torch import Tensor
@@ -16,6 +18,7 @@ class Statistics:
     Batch statistics are taken from x when training, and are then blended into the running ones in place,
     running = (1 - momentum) * running + momentum * batch, outside autograd; otherwise the running ones stand in. With
     several replicas they are taken over the batches of all processes of torch.distributed, gradients included.
+    unbiased: the running variance takes the batch's times count / (count - 1), as torch's own batch norm does.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class Statistics:
         running_var: Tensor | None = None,
         momentum: float = 0.1,
         replicas: int = 1,
+        unbiased: bool = False,
     ) -> None:
         self.x = x
         self.eps = eps
@@ -38,6 +42,7 @@ class Statistics:
         self.running_var = running_var
         self.momentum = momentum
         self.replicas = replicas
+        self.unbiased = unbiased
         self.space = tuple(range(2, x.dim()))
         self._moments: tuple[Tensor, Tensor] | None = None
 
@@ -66,7 +71,7 @@ class Statistics:
         """Over batch and space, per channel: (1, C, 1, ...); the running mean when not training."""
         if not self.training:
             return self._running(self.running_mean)
-        mean = self._batch()[0]
+        mean, _, _ = self._batch()
         self._blend(self.running_mean, mean)
         return mean
 
@@ -74,18 +79,18 @@ class Statistics:
         """Over batch and space, per channel: (1, C, 1, ...); from the running variance when not training."""
         if not self.training:
             return (self._running(self.running_var) + self.eps).sqrt()
-        var = self._batch()[1]
-        self._blend(self.running_var, var)
+        _, var, count = self._batch()
+        self._blend(self.running_var, var * (count / (count - 1)) if self.unbiased and count > 1 else var)
         return (var + self.eps).sqrt()
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> tuple[Tensor, Tensor, int]:
+        count = self.x.numel() // self.x.shape[1]
         means, variances = self._instance()
         mean = means.mean(0, keepdim=True)
         var = (variances + (means - mean).square()).mean(0, keepdim=True)
         if self.replicas == 1:
-            return mean, var
-        whole_mean, whole_var, _ = moments_over_replicas(mean, var, self.x.numel() // self.x.shape[1])
-        return whole_mean, whole_var
+            return mean, var, count
+        return moments_over_replicas(mean, var, count)
 
     def _instance(self) -> tuple[Tensor, Tensor]:
         if self._moments is None:
@@ -140,15 +145,30 @@ def moments_over_replicas(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor
     mean, var: this process's, of any one shape. count: values that they are taken over here, which may differ between
     processes. All processes must call this together.
     """
-    from torch.distributed.nn.functional import all_reduce
-
     counted = torch.tensor(float(count), dtype=torch.float64, device=mean.device)
     torch.distributed.all_reduce(counted)
     total = int(counted.item())
     share = count / total
-    whole_mean: Tensor = all_reduce(mean * share)  # type: ignore[no-untyped-call]
-    whole_var: Tensor = all_reduce((var + (mean - whole_mean).square()) * share)  # type: ignore[no-untyped-call]
+    whole_mean: Tensor = _Sum.apply(mean * share)
+    whole_var: Tensor = _Sum.apply((var + (mean - whole_mean).square()) * share)
     return whole_mean, whole_var, total
+
+
+class _Sum(torch.autograd.Function):
+    """Over all processes; each one's value reaches the loss of every one, so the gradient is their sum too."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
 
 
 def groups_in_force(channels: int, groups: int = 32, group_size: int | None = None, *, fit: bool = False) -> int:

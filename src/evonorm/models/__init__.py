@@ -1,5 +1,6 @@
 """Networks that take their normalization-activation layer by name."""
 
 from evonorm.models.mini_inception import MiniInception
+from evonorm.models.zoo import build
 
-__all__ = ["MiniInception"]
+__all__ = ["MiniInception", "build"]

@@ -11,6 +11,7 @@ from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
 
 MakeLayer = Callable[[int], NormActivation]
+DROPOUT = 0.5
 
 
 class ConvNormAct(nn.Sequential):
@@ -69,7 +70,7 @@ class MiniInception(nn.Module):
         fit_groups: bool = True,
         eps: float | None = None,
         momentum: float = 0.1,
-        dropout: float = 0.5,
+        dropout: float = DROPOUT,
         backend: Backend = "auto",
         generator: torch.Generator | None = None,
     ) -> None:
@@ -105,11 +106,6 @@ class MiniInception(nn.Module):
         x = self.pool(self.inception8(self.inception7(x)))
         logits: Tensor = self.classifier(self.dropout(x).flatten(1))
         return logits
-
-    def groups_in_force(self) -> dict[int, int]:
-        """Width -> groups at every width whose layer has group statistics; empty for other layers."""
-        sites = [module for module in self.modules() if isinstance(module, NormActivation)]
-        return {site.channels: site.groups for site in sites if site.grouped}
 
     def _initialize(self, generator: torch.Generator | None) -> None:
         for module in self.modules():

@@ -261,9 +261,9 @@ def test_running_trials_count_where_the_file_says_so() -> None:
 
 
 def test_workers_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "cores", lambda: 8)
+    monkeypatch.setattr(executors.capacity, "cores", lambda: 8)
     for free, workers in {100.0: 8, 11.0: 3, 1.0: 1, None: 8}.items():
-        monkeypatch.setattr(executors, "_free_gigabytes", lambda free=free: free)
+        monkeypatch.setattr(executors.capacity, "_free_gigabytes", lambda free=free: free)
         assert executors.default_workers(3.5) == workers
     assert executors.default_workers(None) == 8
 

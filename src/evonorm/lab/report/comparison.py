@@ -127,7 +127,8 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         return Comparison({}, {}, {}, list(found.values()))
     chosen = name or max(files, key=lambda file: str(files[file].get("updated", "")))
     content = files[chosen]
-    others = [name for kind in (trials.LEARNING_RATE, trials.BATCH_SIZE) for name in trials.listings(runs, kind)]
+    kinds = (trials.LEARNING_RATE, trials.BATCH_SIZE, trials.ARCHITECTURES)
+    others = [name for kind in kinds for name in trials.listings(runs, kind)]
     try:
         cells = _cells(content["entries"], found)
         named = {entry["run"] for entry in content["entries"]}

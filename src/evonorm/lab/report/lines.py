@@ -27,30 +27,43 @@ ACCURACY = "validation accuracy, %"
 class Panel:
     """One chart of an experiment. lines: each layer's points by their place on the horizontal, logarithmic axis.
 
-    ticks: where the axis is marked; none: at the powers of ten.
+    ticks: where the axis is marked; none: at the powers of ten. names: what stands at 0, 1, ... on an axis that counts
+    nothing, where no line joins the points; a point belongs to the nearest.
     """
 
     title: str
     axis: str
     lines: dict[str, list[tuple[float, Point[Any]]]]
     ticks: Sequence[float] = ()
+    names: Sequence[str] = ()
+
+    def place(self, at: float) -> str:
+        """A point's place in words."""
+        return self.names[round(at)] if self.names else f"{at:g}"
 
 
 def chart(trials: Trials[Any], panel: Panel) -> Chart:
     """For the page."""
     style = _looks(trials.points)
-    marks = {"tickvals": list(panel.ticks), "ticktext": [f"{tick:g}" for tick in panel.ticks]} if panel.ticks else {}
     layout = {
-        "xaxis": {"title": {"text": f"{panel.axis} (logarithmic)"}, "type": "log", **(marks or {"dtick": 1})},
+        "xaxis": _axis(panel),
         "yaxis": {"title": {"text": ACCURACY}, "range": list(_limits(trials))},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
         "hovermode": "closest",
     }
-    traces = [_trace(layer, line, *style[layer]) for layer, line in panel.lines.items()]
-    rows = tuple(_row(layer, at, point) for layer, line in panel.lines.items() for at, point in line)
+    traces = [_trace(panel, layer, line, *style[layer]) for layer, line in panel.lines.items()]
+    rows = tuple(_row(layer, panel.place(at), point) for layer, line in panel.lines.items() for at, point in line)
     header = ("layer", panel.axis, "mean, %", "every seed, %", "diverged")
     return Chart(panel.title, _key(trials), {"data": traces, "layout": layout}, header, rows)
+
+
+def _axis(panel: Panel) -> dict[str, Any]:
+    if panel.names:
+        marks = {"tickvals": list(range(len(panel.names))), "ticktext": [html.escape(name) for name in panel.names]}
+        return {"title": {"text": panel.axis}, "type": "linear", **marks}
+    ticks = {"tickvals": list(panel.ticks), "ticktext": [f"{tick:g}" for tick in panel.ticks]}
+    return {"title": {"text": f"{panel.axis} (logarithmic)"}, "type": "log", **(ticks if panel.ticks else {"dtick": 1})}
 
 
 def picture(trials: Trials[Any], panels: Sequence[Panel], path: Path) -> None:
@@ -79,12 +92,18 @@ def _draw(figure: Figure, where: tuple[int, int, int], trials: Trials[Any], pane
         means, lows, highs = (
             [100 * of(point.values) for _, point in line] for of in (lambda v: sum(v) / len(v), min, max)
         )
-        axes.plot(x, means, _MATPLOTLIB_DASHES[dash], color=colour, marker="o", markersize=3.5, label=layer)
-        axes.fill_between(x, lows, highs, color=colour, alpha=0.15, linewidth=0)
+        dashes = "none" if panel.names else _MATPLOTLIB_DASHES[dash]
+        axes.plot(x, means, linestyle=dashes, color=colour, marker="o", markersize=3.5, label=layer)
+        if panel.names:
+            axes.vlines(x, lows, highs, color=colour)
+        else:
+            axes.fill_between(x, lows, highs, color=colour, alpha=0.15, linewidth=0)
         lost = [(at, 100 * point.mean) for at, point in line if point.diverged]
         axes.plot([at for at, _ in lost], [y for _, y in lost], "x", color=colour, markersize=9, markeredgewidth=2)
-    axes.set_xscale("log")
-    if panel.ticks:
+    axes.set_xscale("linear" if panel.names else "log")
+    if panel.names:
+        axes.set_xticks(range(len(panel.names)), panel.names, rotation=30, ha="right")
+    elif panel.ticks:
         axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
         axes.minorticks_off()
     axes.set_ylim(*_limits(trials))
@@ -111,12 +130,12 @@ def _looks(layers: Iterable[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _trace(layer: str, line: list[tuple[float, Point[Any]]], colour: str, dash: str) -> dict[str, Any]:
+def _trace(panel: Panel, layer: str, line: list[tuple[float, Point[Any]]], colour: str, dash: str) -> dict[str, Any]:
     name = html.escape(layer)
     means = [100 * point.mean for _, point in line]
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "markers" if panel.names else "lines+markers",
         "name": name,
         "x": [at for at, _ in line],
         "y": means,
@@ -134,13 +153,14 @@ def _trace(layer: str, line: list[tuple[float, Point[Any]]], colour: str, dash: 
             "size": [12 if point.diverged else 6 for _, point in line],
             "symbol": ["x" if point.diverged else "circle" for _, point in line],
         },
-        "hovertemplate": f"{name} at %{{x:g}}: %{{y:.1f}} %<extra></extra>",
+        "text": [html.escape(panel.place(at)) for at, _ in line],
+        "hovertemplate": f"{name} at %{{text}}: %{{y:.1f}} %<extra></extra>",
     }
 
 
-def _row(layer: str, at: float, point: Point[Any]) -> tuple[str, ...]:
+def _row(layer: str, place: str, point: Point[Any]) -> tuple[str, ...]:
     each = ", ".join(f"{100 * value:.1f}" for value in point.values)
-    return layer, f"{at:g}", f"{100 * point.mean:.1f}", each, str(point.diverged)
+    return layer, place, f"{100 * point.mean:.1f}", each, str(point.diverged)
 
 
 def _key(trials: Trials[Any]) -> str:

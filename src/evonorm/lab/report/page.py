@@ -7,7 +7,7 @@ from typing import Protocol
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import batches, comparison_page, ladder, ladder_page, sweep_page
+from evonorm.lab.report import architectures, batches, comparison_page, ladder, ladder_page, sweep_page
 
 
 class Kind(Protocol):
@@ -24,7 +24,7 @@ class Kind(Protocol):
 
 
 # The first that knows the folder draws it; what none knows is a folder of runs.
-KINDS: tuple[Kind, ...] = (sweep_page, ladder_page, batches)
+KINDS: tuple[Kind, ...] = (sweep_page, ladder_page, batches, architectures)
 
 
 def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
@@ -46,6 +46,8 @@ def render(folder: Path, *, comparison: str | None = None) -> str:
         return ladder_page.render(folder, comparison)
     if comparison is not None and PurePath(comparison).match(batches.LISTINGS):
         return batches.render(folder, comparison)
+    if comparison is not None and PurePath(comparison).match(architectures.LISTINGS):
+        return architectures.render(folder, comparison)
     kind = _kind(folder, comparison)
     return comparison_page.render(folder, comparison=comparison) if kind is None else kind.render(folder)
 
@@ -61,6 +63,8 @@ def draw(folder: Path, out: Path, *, comparison: str | None = None) -> list[Path
             return ladder_page.draw(folder, out, comparison)
         if comparison is not None and PurePath(comparison).match(batches.LISTINGS):
             return batches.draw(folder, out, comparison)
+        if comparison is not None and PurePath(comparison).match(architectures.LISTINGS):
+            return architectures.draw(folder, out, comparison)
         kind = _kind(folder, comparison)
         return comparison_page.draw(folder, out, comparison=comparison) if kind is None else kind.draw(folder, out)
     except OSError as error:

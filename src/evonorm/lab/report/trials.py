@@ -20,7 +20,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.records import Record
 
 # The files of the experiments that are read so.
-LEARNING_RATE, BATCH_SIZE = "learning-rate-*.json", "batch-size-*.json"
+LEARNING_RATE, BATCH_SIZE, ARCHITECTURES = "learning-rate-*.json", "batch-size-*.json", "architectures-*.json"
 CONFIDENCE = 0.95
 PlaceT = TypeVar("PlaceT", bound=Hashable)
 

@@ -22,6 +22,7 @@ def run(
     *,
     out: str | os.PathLike[str],
     workers: int | None = None,
+    ray: str | None = None,
     seed: int | None = None,
     trials: int | None = None,
     show: bool = True,
@@ -30,12 +31,12 @@ def run(
 
     config: a file, a dict of the same shape, or a schema.Sweep. train(parameters): yields metrics (it can then be
     stopped early), returns them, or calls `log`. workers: processes, to which `train` must be able to travel; default:
-    one a core; 0: in this process, one trial after another. seed, trials: see driver.drive. show: whether to draw what
+    one a core; 0: in this process, one trial after another. ray: `local` or a cluster's address, where trials
+    then run instead. seed, trials: see driver.drive. show: whether to draw what
     goes on. Raises UserError for a configuration that does not hold, with the key's path.
     """
     from rich.console import Console
 
-    from evonorm.lab.errors import UserError
     from evonorm.lab.sweep import executors, schema, view
     from evonorm.lab.sweep.driver import drive
     from evonorm.lab.sweep.trial import Function
@@ -44,14 +45,8 @@ def run(
         sweep = schema.read(Path(config))
     else:
         sweep = config if isinstance(config, schema.Sweep) else schema.parse(config)
-    if workers is not None and workers < 0:
-        raise UserError(f"workers must be 0 or above: got {workers}")
     target = Function(train, sweep.metric.name if sweep.metric else None)
-    executor: executors.Executor
-    if workers == 0:
-        executor = executors.InThisProcess(target)
-    else:
-        executor = executors.Processes(target, workers or executors.default_workers(None))
+    executor = executors.make(target, workers=workers, ray=ray)
     console = Console(quiet=not show)
     with view.shown(console) as watch:
         for note in sweep.notes:

@@ -73,7 +73,7 @@ def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageData
     swept = {parameter.name: parameter.distribution.values for parameter in chosen.sweep.parameters}
     sources = swept.get("data", (chosen.fixed.get("data"),))
     sinks = sinks.of(group=chosen.sweep.name, job_type="trial", tags=("sweep", chosen.sweep.method))
-    return training.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources), sinks)
+    return training.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources), sinks, sources)
 
 
 def run(
@@ -82,18 +82,27 @@ def run(
     out: Path,
     *,
     workers: int | None,
+    ray: str | None = None,
+    cpus_per_trial: float | None = None,
+    gpus_per_trial: float | None = None,
     seed: int | None,
     trials: int | None,
     view: view.View,
 ) -> driver.Result:
-    """Runs the trials in worker processes. Raises UserError for a number below 1."""
+    """Runs the trials in worker processes, or on Ray: see executors.make. Raises UserError for a number below 1."""
     for name, value in (("workers", workers), ("trials", trials)):
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1: got {value}")
     for note in chosen.sweep.notes:
         view.say(note)
-    workers = workers or executors.default_workers(executors.TRAINING_GB if chosen.trains else None)
-    executor = executors.Processes(what, workers)
+    executor = executors.make(
+        what,
+        workers=workers,
+        ray=ray,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        gigabytes_each=executors.TRAINING_GB if chosen.trains else None,
+    )
     return driver.drive(chosen.sweep, what, out, executor, seed=seed, trials=trials, view=view)
 
 

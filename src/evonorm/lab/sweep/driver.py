@@ -85,18 +85,19 @@ def drive(
     at work there, OSError if the disk does not take what happens: what is there stays whole.
     """
     view = view or Silent()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
-    with locked(folder, "another process is running the sweep in"), stop_requests() as stop_requested:
-        seed = _agree(sweep, target, folder, seed)
-        driver = _Driver(sweep, target, folder, executor, seed, trials, view)
+    with contextlib.closing(executor):
         try:
-            stopped = driver.go(stop_requested)
-        finally:
-            executor.close()
-            driver.close()
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
+        with locked(folder, "another process is running the sweep in"), stop_requests() as stop_requested:
+            seed = _agree(sweep, target, folder, seed)
+            driver = _Driver(sweep, target, folder, executor, seed, trials, view)
+            try:
+                stopped = driver.go(stop_requested)
+            finally:
+                executor.close()  # before another driver may begin
+                driver.close()
     return Result(folder, sweep, read_trials(folder), stopped)
 
 

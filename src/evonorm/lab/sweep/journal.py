@@ -142,13 +142,15 @@ class Journal:
         line = records.dumps({**event, "at": round(time.monotonic() - self._began, 3)}).encode() + b"\n"
         whole = self._file.tell()
         try:
-            self._file.write(line)
+            left = memoryview(line)
+            while left:  # a disk that fills up takes a part of it and says nothing; the rest is refused
+                left = left[self._file.write(left) :]
             if lasting:
                 os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             # A full disk: no half line stays, so that what is there can be read and gone on with.
             os.ftruncate(self._file.fileno(), whole)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.folder / TRIALS)) from None
         _replay(self.trials, json.loads(line))
 
 

@@ -41,6 +41,7 @@ class Program:
     """
 
     resumes = False
+    ships_folder = True
 
     def __init__(self, sweep: Sweep, beside: Path | None = None, *, wandb: str | None = None) -> None:
         """beside: the folder of the sweep's file, where a program is looked for too. wandb: the mode that W&B is to

@@ -32,17 +32,36 @@ METRICS = (
 
 
 class Training:
-    """Trains Mini Inception in run folders below the sweep's; a stopped or killed run goes on from its checkpoint.
+    """Trains networks in run folders below the sweep's; a stopped or killed run goes on from its checkpoint.
 
     fixed: values of TrainConfig fields for every trial. fingerprint: of the data, for a repeated command to agree with.
     sinks: where else the runs are shown.
+    sources: what `data` is in any trial; where nodes do not see this machine's disk, the images of these travel.
     """
 
     resumes = True
+    ships_folder = False
 
-    def __init__(self, fixed: Mapping[str, Any], fingerprint: str, sinks: Wanted | None = None) -> None:
+    def __init__(
+        self,
+        fixed: Mapping[str, Any],
+        fingerprint: str,
+        sinks: Wanted | None = None,
+        sources: Iterable[str | None] = (),
+    ) -> None:
         self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
-        self._dataset: tuple[str | None, ImageDataset] | None = None
+        self._sources = tuple(sources)
+        self._datasets: dict[str | None, ImageDataset] = {}
+
+    def cargo(self) -> dict[str | None, ImageDataset]:
+        """See Carrying."""
+        from evonorm.lab.data import load
+
+        return {source: load(source) for source in self._sources}
+
+    def unload(self, cargo: dict[str | None, ImageDataset]) -> None:
+        """See Carrying."""
+        self._datasets = cargo
 
     def describe(self) -> dict[str, Any]:
         """See Target."""
@@ -77,9 +96,9 @@ class Training:
     def _loaded(self, source: str | None) -> ImageDataset:
         from evonorm.lab.data import load
 
-        if self._dataset is None or self._dataset[0] != source:
-            self._dataset = (source, load(source))
-        return self._dataset[1]
+        if source not in self._datasets:
+            self._datasets = {source: load(source)}  # one at a time: they are large
+        return self._datasets[source]
 
 
 class _Watch(Silent):
@@ -124,7 +143,7 @@ def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
 
 def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
     """Tries every value a trial may get, before any runs. Returns notes; raises UserError with the value's path."""
-    _check_layer(config_of(fixed).layer)
+    _check_names(config_of(fixed))
     notes = []
     for parameter in sweep.parameters:
         distribution = parameter.distribution
@@ -132,7 +151,7 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
         for place, value in enumerate(tried):
             at = parameter.place + (f".values[{place}]" if len(distribution.values) > 1 else "")
             try:
-                _check_layer(config_of({parameter.name: value}).layer)
+                _check_names(config_of({parameter.name: value}))
             except UserError as error:
                 raise UserError(f"{at}: {error}") from None
         if not distribution.choices and int in _types(parameter.name) and not isinstance(tried[0], int):
@@ -154,13 +173,17 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _check_layer(name: str) -> None:
-    if name == TrainConfig.layer:
-        return
-    from evonorm.layers import table
-
+def _check_names(config: TrainConfig) -> None:
+    """Raises UserError for a layer or model that is not there; torch is imported only to look one up."""
     try:
-        table.get(name)
+        if config.layer != TrainConfig.layer:
+            from evonorm.layers import table
+
+            table.get(config.layer)
+        if config.model != TrainConfig.model:
+            from evonorm.models import zoo
+
+            zoo.known(config.model)
     except ValueError as error:
         raise UserError(str(error)) from None
 

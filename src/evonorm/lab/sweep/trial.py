@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,28 @@ class Target(Protocol):
     """What a sweep runs. It travels to worker processes, so it must pickle.
 
     resumes: a stopped attempt is gone on with, so it is given time to stop well; equal parameters share a run.
+    ships_folder: it uses files of the folder that the sweep is started in, so a node elsewhere needs them.
     """
 
     resumes: bool
+    ships_folder: bool
 
     def describe(self) -> dict[str, Any]:
         """What a repeated command must agree with, as JSON."""
 
     def run(self, job: Job, reporter: Reporter) -> Outcome:
         """One attempt; an exception is a failure."""
+
+
+@runtime_checkable
+class Carrying(Protocol):
+    """A target with something large that all its attempts read: it goes to each node once, not with each attempt."""
+
+    def cargo(self) -> Any:
+        """What to send."""
+
+    def unload(self, cargo: Any) -> None:
+        """It arrived; it is shared, and must not be written to."""
 
 
 class Function:
@@ -68,9 +81,11 @@ class Function:
     """
 
     resumes = False
+    ships_folder = False
 
     def __init__(self, train: Callable[[dict[str, Any]], Any], metric: str | None) -> None:
         self._train, self._metric = train, metric
+        self.module: str = getattr(train, "__module__", "")
 
     def describe(self) -> dict[str, Any]:
         """See Target."""

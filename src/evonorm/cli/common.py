@@ -1,0 +1,81 @@
+"""What several commands share: exit codes, the options of Ray and of sinks, loading the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from evonorm.lab.config import TrainConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evonorm.lab.data import ImageDataset
+    from evonorm.lab.sinks import Wanted
+
+FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
+
+
+def add_ray(command: ArgumentParser) -> None:
+    """--ray and what goes with it."""
+    command.add_argument(
+        "--ray",
+        type=str | None,
+        default=None,
+        metavar="ADDRESS",
+        help="run on Ray: `local`, a cluster's address as host:port, or auto; needs evonorm[ray]",
+    )
+    command.add_argument("--cpus_per_trial", type=float | None, default=None, help="with --ray; default: 1")
+    command.add_argument(
+        "--gpus_per_trial",
+        type=float | None,
+        default=None,
+        help="with --ray, fractions too: 0.25 lets four share one; default: 1 where there is any, else 0",
+    )
+
+
+def add_sinks(command: ArgumentParser) -> None:
+    """--wandb and --tensorboard."""
+    command.add_argument(
+        "--wandb",
+        default=None,
+        type=Literal["offline", "online"] | None,
+        help="show each run in W&B too; its files lie in the run's folder, project: WANDB_PROJECT, or evonorm",
+    )
+    command.add_argument(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        default=None,
+        type=str | None,
+        metavar="FOLDER",
+        help="show each run in TensorBoard too, below this folder; alone: in the run's own, `tensorboard --logdir OUT`",
+    )
+
+
+def field_help(name: str) -> str:
+    """What TrainConfig's docstring says of a field."""
+    import docstring_parser
+
+    parameters = docstring_parser.parse(TrainConfig.__doc__ or "").params
+    return next((p.description or "" for p in parameters if p.arg_name == name), "").replace("\n", " ")
+
+
+def sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, **membership: Any) -> Wanted:
+    """Where the options want runs shown."""
+    from evonorm.lab.sinks import Wanted
+
+    return Wanted(wandb, tensorboard).of(**membership)
+
+
+def load(source: str | None, console: Console) -> ImageDataset:
+    """The data, and loudly what a reader of results made with it must know."""
+    from evonorm.lab.data import load
+
+    dataset = load(source, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    if dataset.notice:
+        console.rule(style="yellow")
+        console.print(f"NOTE: {dataset.notice}", style="bold yellow", markup=False)
+        console.rule(style="yellow")
+    return dataset

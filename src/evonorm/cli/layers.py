@@ -1,0 +1,82 @@
+"""`evonorm layers`, `evonorm plan` and `evonorm bench`: the layers, where they would go, how fast they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from evonorm.cli.common import FAILED, INTERRUPTED
+from evonorm.lab.bench import options as bench_options
+
+
+def add(commands: Any) -> None:
+    """Adds the three commands."""
+    bench = ArgumentParser(
+        description="Measure the layers beside their rivals: time, times faster than torch's BatchNorm with ReLU and "
+        "than timm, time over what memory alone takes, tensors saved for backward, peak memory. One process, "
+        "implementations in turn, medians. Ours are checked against float64 first: what is wrong shows no speed, and "
+        "the exit code is 1. Ctrl-C prints what was measured so far. "
+        "Start with `evonorm bench`; then --preset mini-inception, --shape 32,64,56,56, --network."
+    )
+    bench_options.add_arguments(bench)
+    commands.add_subcommand("bench", bench, help="how fast the layers are here")
+
+    layers = ArgumentParser(description="Print the table of layers: name, formula, parameters, source.")
+    commands.add_subcommand("layers", layers, help="the table of layers")
+
+    plan = ArgumentParser(
+        description="Print what putting a layer into a model would do: every normalization, what follows it, whether "
+        "it is replaced and why. In Python: evonorm.convert(model, layer)."
+    )
+    plan.add_argument("model", help="torchvision:NAME or timm:NAME, as in torchvision:resnet50")
+    plan.add_argument("layer", help="a layer of `evonorm layers`")
+    plan.add_argument("--groups", type=int | None, default=None, help="default: 32, or a GroupNorm's own")
+    plan.add_argument("--group_size", type=int | None, default=None, help="channels a group, in the place of --groups")
+    plan.add_argument(
+        "--without_activation",
+        default="keep",
+        type=Literal["keep", "affine", "replace"],
+        help="at norms that no activation follows: keep them, put the layer there with its activation off, or whole",
+    )
+    plan.add_argument("--json", default=None, type=str | None, metavar="FILE", help="writes the plan there too")
+    commands.add_subcommand("plan", plan, help="what putting a layer into a known model would do")
+
+
+def bench(options: Any) -> int:
+    """Measures; the exit code."""
+    asked = bench_options.from_arguments(options)
+
+    from evonorm.lab.bench.run import bench as measure
+    from evonorm.lab.bench.tables import make_console
+
+    outcome = measure(asked, make_console())
+    return INTERRUPTED if outcome.interrupted else FAILED if outcome.red else 0
+
+
+def layers(options: Any) -> int:
+    """Prints the table; the exit code."""
+    from evonorm.layers.table import TABLE
+
+    width = max(len(row.name) for row in TABLE)
+    for row in TABLE:
+        own = ", ".join([*(("weight", "bias") if row.affine else ()), *row.parameters, *row.running]) or "none"
+        print(f"{row.name:{width}}  y = {row.text}")
+        print(f"{'':{width}}  parameters: {own}. Source: {row.source}")
+    print("\nweight, v and running_var start at 1; bias, tau and running_mean at 0; each has one value a channel")
+    return 0
+
+
+def plan(options: Any) -> int:
+    """Prints the plan; the exit code."""
+    from evonorm.lab.planning import plan_of
+
+    values = dict(options.as_dict())
+    file = values.pop("json")
+    made = plan_of(values.pop("model"), values.pop("layer"), **values)
+    print(made)
+    if file is not None:
+        Path(file).write_text(made.to_json() + "\n", encoding="utf-8")
+        print(f"plan: {file}")
+    return 0

@@ -1,0 +1,99 @@
+"""`evonorm train`: one training run, or where its time goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser
+
+from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR, add_sinks, load, sinks
+from evonorm.lab.config import Seeds, TrainConfig
+from evonorm.lab.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evonorm.lab.data import ImageDataset
+
+
+def add(commands: Any) -> None:
+    """Adds the command."""
+    train = ArgumentParser(
+        description="Train a network once, by default Mini Inception. The run's folder below --out is named by its "
+        "configuration: the same command resumes a stopped run and does not repeat a finished one. "
+        "A YAML file given with --config holds the same names."
+    )
+    train.add_argument("--config", action="config", help="YAML file with any of the options below")
+    train.add_class_arguments(TrainConfig, as_group=False)
+    train.add_argument("--out", default="runs", help="folder for the run's folder")
+    add_sinks(train)
+    train.add_argument(
+        "--profile",
+        nargs="?",
+        const=10,
+        default=None,
+        type=int | None,
+        metavar="STEPS",
+        help="instead of a run: where the time of a training step goes, from so many steps (alone: 10); "
+        "leaves no run folder",
+    )
+    train.add_argument(
+        "--profile_json",
+        default=None,
+        type=str | None,
+        metavar="FILE",
+        help="with --profile: writes it there too, with every step and the conditions",
+    )
+    commands.add_subcommand("train", train, help="one training run")
+
+
+def run(options: Any) -> int:
+    """Runs it; the exit code."""
+    from rich.console import Console
+
+    from evonorm.lab import replicas
+    from evonorm.lab.progress import shown
+    from evonorm.lab.sinks import Recording, Wanted
+    from evonorm.lab.training import train
+
+    values = dict(options.as_dict())
+    values.pop("config", None)
+    out = Path(values.pop("out"))
+    wanted = sinks(values.pop("wandb"), values.pop("tensorboard"), job_type="train")
+    profile_steps, profile_json = values.pop("profile"), values.pop("profile_json")
+    config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
+    if profile_json is not None and profile_steps is None:
+        raise UserError(f"--profile-json {profile_json} needs --profile")
+    with replicas.launched(config.device) as group:
+        console = Console(quiet=not group.first)
+        try:
+            dataset = group.in_turn(lambda: load(config.data, console))
+            if profile_steps is not None:
+                return _profile(config, dataset, console, profile_steps, profile_json)
+            shown_in = wanted if group.first else Wanted()
+            with shown(console) as watch, Recording(shown_in, out, watch) as recording:
+                record = train(config, dataset, out, watch=recording)
+                recording.ended(record)
+        except UserError:
+            if group.first:
+                raise
+            return USER_ERROR  # the first says it
+    console.print(f"{record.status}: {out / record.name}", markup=False, highlight=False, soft_wrap=True)
+    if record.status == "stopped":
+        console.print("repeat the command to go on", markup=False)
+    return {"finished": 0, "diverged": DIVERGED, "stopped": INTERRUPTED}.get(record.status, FAILED)
+
+
+def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps: int, file: str | None) -> int:
+    from evonorm.lab import records
+    from evonorm.lab.profile import profile
+    from evonorm.lab.progress import Plain
+
+    result = profile(config, dataset, steps=steps, watch=Plain(console))
+    console.print(result.table())
+    console.print(result.notes(), markup=False, highlight=False, soft_wrap=True)
+    if file is not None:
+        records.write_json(Path(file), result.as_json())
+        console.print(f"profile: {file}", markup=False, highlight=False, soft_wrap=True)
+    return 0
