@@ -30,6 +30,9 @@ CONFIG = TrainConfig(
     groups=8, epochs=2, batch_size=15, learning_rate=1e-4, precision="fp32", augment=True, standardize=True
 )
 LAYERS = ("evonorm-b0", "evonorm-s0", "bn-relu")
+# Keeps batch normalizations of torch's own.
+RESNET = replace(CONFIG, model="timm:test_resnet")
+ALIKE = {layer: replace(CONFIG, layer=layer) for layer in LAYERS} | {"resnet": RESNET}
 STOPPED = replace(CONFIG, layer="evonorm-b0", epochs=3)
 DIVERGING = replace(CONFIG, layer="none", learning_rate=1e4)
 STOP_STEPS = 3
@@ -45,8 +48,8 @@ def replica(rank: int, folder: str, port: int) -> None:
     store = torch.distributed.TCPStore("127.0.0.1", port, is_master=False)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     out = Path(folder)
-    for layer in LAYERS:
-        train(replace(CONFIG, layer=layer), few(), out)
+    for config in ALIKE.values():
+        train(config, few(), out)
     # The wish to stop comes to one process alone.
     assert train(STOPPED, few(), out, watch=StopAfter(STOP_STEPS)).status == "stopped"
     assert train(DIVERGING, few(), out).status == "diverged"
@@ -74,15 +77,23 @@ def assert_alike(one: records.Record, other: records.Record) -> None:
         assert a == pytest.approx(b, rel=3e-4)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_two_processes_give_the_metrics_of_one(together: Path, tmp_path: Path, layer: str) -> None:
-    alone = train(replace(CONFIG, layer=layer), few(), tmp_path)
+@pytest.mark.parametrize(
+    "config", [*(replace(CONFIG, layer=layer) for layer in LAYERS), RESNET], ids=[*LAYERS, "resnet"]
+)
+def test_two_processes_give_the_metrics_of_one(together: Path, tmp_path: Path, config: TrainConfig) -> None:
+    alone = train(config, few(), tmp_path)
     record = records.read(together / alone.name)
     assert_alike(record, alone)
     assert [session["processes"] for session in record.environment["sessions"]] == [2]
     weights = [torch.load(f / alone.name / "checkpoint.pt", weights_only=True)["model"] for f in (together, tmp_path)]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-3)
+
+
+def test_batch_norms_that_cannot_be_of_the_whole_batch_are_refused() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm1d(4))
+    with pytest.raises(UserError, match="a BatchNorm1d that the network keeps takes the statistics"):
+        replicas.Replicas(0, 2).spread(model)
 
 
 def test_what_two_began_one_ends(together: Path, tmp_path: Path) -> None:

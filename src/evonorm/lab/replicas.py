@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evonorm.lab.errors import UserError
+from evonorm.layers.functional import norm_act
 from evonorm.layers.modules import NormActivation
 
 # How long one that is done waits for the others to be: gloo aborts the process whose peer hangs up on it.
@@ -67,7 +68,10 @@ class Replicas:
         return own
 
     def spread(self, model: nn.Module) -> nn.Module:
-        """The model whose backward pass leaves the whole batch's gradients, given this one, which it changes."""
+        """The model whose backward pass leaves the whole batch's gradients, given this one, which it changes.
+
+        Raises UserError for a network that keeps a batch normalization other than torch's own.
+        """
         if self.size == 1:
             return model
         for module in list(model.modules()):
@@ -76,6 +80,8 @@ class Replicas:
             for name, child in module.named_children():
                 if isinstance(child, nn.Dropout):
                     setattr(module, name, _DropoutOfPart(child.p, self))
+                elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+                    setattr(module, name, _batch_norm_of_whole(child, self))
         with warnings.catch_warnings():
             # The argument's new name is not known to the older torch that this package serves too.
             warnings.simplefilter("ignore", FutureWarning)
@@ -173,6 +179,45 @@ class _DropoutOfPart(nn.Module):
             return x
         whole = x.new_ones((self._replicas._whole, *x.shape[1:]))
         return x * F.dropout(whole, self.p)[self._replicas._part]
+
+
+class _BatchNormOfWhole(nn.BatchNorm2d):
+    """nn.BatchNorm2d with statistics over the whole batch; torch's own that does so needs a GPU."""
+
+    _replicas: Replicas
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self._replicas._apart:
+            return super().forward(x)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return norm_act(
+            x,
+            "bn-relu",
+            self.weight,
+            self.bias,
+            running_mean=self.running_mean,
+            running_var=self.running_var,
+            training=True,
+            eps=self.eps,
+            momentum=0.1 if self.momentum is None else self.momentum,
+            activate=False,
+            backend="reference",
+            sync=True,
+        )
+
+
+def _batch_norm_of_whole(norm: nn.Module, replicas: Replicas) -> nn.Module:
+    """The same parameters and buffers under another forward."""
+    if type(norm) is not nn.BatchNorm2d:
+        raise UserError(
+            f"a {type(norm).__name__} that the network keeps takes the statistics of one process alone: train it in "
+            "one process, or replace it too (plain_norms=affine or replace)"
+        )
+    made = _BatchNormOfWhole.__new__(_BatchNormOfWhole)
+    made.__dict__.update(norm.__dict__)
+    made._replicas = replicas
+    return made
 
 
 _joined: Replicas | None = None
