@@ -59,6 +59,7 @@ def replica(rank: int, folder: str, port: int) -> None:
         with pytest.raises(UserError, match=message):
             train(replace(CONFIG, **wrong), few(), out)
     replicas.leave(replicas.current(), wait=True)
+    os._exit(0)  # as in the layers' test of replicas
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -49,10 +50,11 @@ def replica(rank: int, folder: str, port: int) -> None:
         (name, str(dtype)): results(name, dtype, part) for name in BATCHED for dtype in (torch.float32, torch.float64)
     }
     torch.save(found, f"{folder}/{rank}.pt")
-    # Gloo aborts the process whose peer hangs up while it still listens: both are done before either leaves.
+    # Both are done before either leaves, and Python's own end is left out: a process was seen to abort in it, when one
+    # of gloo's threads met an interpreter that was going. The results are on the disk.
     store.set(f"done {rank}", "")
     store.wait([f"done {1 - rank}"])
-    torch.distributed.destroy_process_group()
+    os._exit(0)
 
 
 @pytest.fixture(scope="module")
