@@ -42,7 +42,7 @@ LADDER_BUDGETS = {
     budget.name: budget
     for budget in (
         LadderBudget("quick", 1, 640, 500, 32, "20 steps a run: shows that it works, tells nothing"),
-        LadderBudget("hour", 2, 3_200, 1_000, 32, "200 steps a run: two layers and one seed an hour on two cores"),
+        LadderBudget("hour", 2, 3_200, 1_000, 32, "200 steps a run: about 20 minutes a layer and seed on two cores"),
         LadderBudget("full", 60, None, None, 128, "the report's own 60 epochs on every image"),
     )
 }
