@@ -39,7 +39,7 @@ def test_a_model_that_cannot_be_built_without_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet50", "evonorm-s0"], "a model is torchvision:NAME or timm:NAME, as in torchvision:resnet50: got"),
+        (["resnet5", "evonorm-s0"], "torchvision has no model 'resnet5'; did you mean torchvision:resnet"),
         (["keras:resnet50", "evonorm-s0"], "a model is torchvision:NAME or timm:NAME"),
         (["torchvision:resnet5", "evonorm-s0"], "torchvision has no model 'resnet5'; did you mean torchvision:resnet"),
         (["torchvision:resnet18", "evonorm-s"], "no layer is called 'evonorm-s'; did you mean 'evonorm-"),

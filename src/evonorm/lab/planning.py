@@ -19,7 +19,7 @@ _LIBRARIES = ("torchvision", "timm")
 
 
 def plan_of(name: str, layer: str, **options: Any) -> Plan:
-    """The plan of a model called torchvision:NAME or timm:NAME; options as of `evonorm.plan`.
+    """The plan of a model called torchvision:NAME, NAME alone, or timm:NAME; options as of `evonorm.plan`.
 
     Raises UserError if there is no such library, model or layer, or an option is wrong.
     """
@@ -31,8 +31,10 @@ def plan_of(name: str, layer: str, **options: Any) -> Plan:
 
 def named_model(name: str) -> nn.Module:
     """The model with random weights or none: on the meta device where it can be built there, which takes no memory."""
-    library, colon, own = name.partition(":")
-    if not colon or library not in _LIBRARIES:
+    # A name alone is torchvision's, as in `evonorm train --model`.
+    library, _, own = name.rpartition(":")
+    library = library or "torchvision"
+    if library not in _LIBRARIES:
         raise UserError(f"a model is torchvision:NAME or timm:NAME, as in torchvision:resnet50: got {name!r}")
     try:
         home = importlib.import_module("torchvision.models" if library == "torchvision" else "timm")
