@@ -91,6 +91,19 @@ def test_every_metric_is_reported(tmp_path: Path) -> None:
     assert cli.main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "page.html")]) == 0
 
 
+def test_trials_that_come_to_one_run_wait_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As published: in a network of identities every number of groups is the same run."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text("{method: grid, parameters: {groups: {values: [4, 8, 16, 32]}, epochs: {value: 1}}}")
+    out = tmp_path / "out"
+    options = [*TINY, "layer=none", "--workers", "2"]
+    assert cli.main(["sweep", str(file), "--out", str(out), *options]) == 0
+    assert "once more" not in capsys.readouterr().out
+    trials = journal.read_trials(out)
+    assert [trial.status for trial in trials] == ["finished"] * 4
+    assert len({trial.run for trial in trials}) == 1
+
+
 def test_a_diverged_trial_counts_as_worst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(

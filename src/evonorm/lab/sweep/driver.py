@@ -169,9 +169,10 @@ class _Driver:
         return trial
 
     def _clashes(self, trial: Trial) -> bool:
-        """Whether the run folder of these parameters is in use: the trial waits, then finds the run already made."""
-        return self._target.resumes and any(
-            attempt.trial.parameters == trial.parameters for attempt in self._running.values()
+        """Whether the place of these parameters is in use: the trial waits, then finds the run already made."""
+        place = self._target.place(trial.parameters)
+        return place is not None and any(
+            self._target.place(attempt.trial.parameters) == place for attempt in self._running.values()
         )
 
     def _may_draw(self) -> bool:

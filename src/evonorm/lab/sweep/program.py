@@ -62,6 +62,10 @@ class Program:
         """See Target."""
         return {"program": self._program, "command": list(self._command)}
 
+    def place(self, parameters: dict[str, Any]) -> str | None:
+        """See Target: each trial is alone."""
+        return None
+
     def run(self, job: Job, reporter: Reporter) -> Outcome:
         """See Target."""
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evonorm.lab.config import Seeds, TrainConfig
+from evonorm.lab.config import Seeds, TrainConfig, run_name
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent
 from evonorm.lab.sinks import Recording, Wanted
@@ -67,6 +67,13 @@ class Training:
         """See Target."""
         fixed = {key: value for key, value in self._fixed.items() if key not in ("data", "device")}
         return {"training": fixed, "data": self._fingerprint}
+
+    def place(self, parameters: dict[str, Any]) -> str | None:
+        """See Target: the run folder, one for all that comes to the same, as groups do in a network without them."""
+        from evonorm.lab.training import resolve
+
+        config = config_of({**self._fixed, **parameters})
+        return run_name(resolve(config)[0], str(config.data))
 
     def run(self, job: Job, reporter: Reporter) -> Outcome:
         """See Target."""

@@ -49,7 +49,7 @@ class Reporter(Protocol):
 class Target(Protocol):
     """What a sweep runs. It travels to worker processes, so it must pickle.
 
-    resumes: a stopped attempt is gone on with, so it is given time to stop well; equal parameters share a run.
+    resumes: a stopped attempt is gone on with, so it is given time to stop well.
     ships_folder: it uses files of the folder that the sweep is started in, so a node elsewhere needs them.
     """
 
@@ -58,6 +58,9 @@ class Target(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What a repeated command must agree with, as JSON."""
+
+    def place(self, parameters: dict[str, Any]) -> str | None:
+        """Where these parameters work, if others may work there too: two of one place never run at once."""
 
     def run(self, job: Job, reporter: Reporter) -> Outcome:
         """One attempt; an exception is a failure."""
@@ -90,6 +93,10 @@ class Function:
     def describe(self) -> dict[str, Any]:
         """See Target."""
         return {"function": getattr(self._train, "__qualname__", type(self._train).__qualname__)}
+
+    def place(self, parameters: dict[str, Any]) -> str | None:
+        """See Target: each trial is alone."""
+        return None
 
     def run(self, job: Job, reporter: Reporter) -> Outcome:
         """See Target."""
