@@ -152,7 +152,9 @@ def _width(ladder: Ladder) -> Finding:
     told = "; ".join(f"{layer} {mean[layer]:.1f}" for layer in layers(ladder))
     return Finding(
         "Which layer forgives the wrong learning rate?",
-        f"{listed(widest)}, {max(mean.values()):.1f} decades" if max(mean.values()) > 0 else "none has any width",
+        f"the widest: {listed(widest)}, {max(mean.values()):.1f} decades"
+        if max(mean.values()) > 0
+        else "no layer does",
         f"Decades of usable learning rates, averaged over optimizers and pixels: {told}.",
     )
 
