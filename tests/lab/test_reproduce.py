@@ -11,11 +11,8 @@ import pytest
 from rich.console import Console
 
 from evonorm.lab import architectures, batch_sizes, campaign, experiments, ladder, records, reproduce
-from evonorm.lab.architectures import ArchitectureBudget
-from evonorm.lab.batch_sizes import BatchBudget
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import Budget
-from evonorm.lab.ladder import LadderBudget
 from evonorm.lab.report import architectures as architectures_page
 from evonorm.lab.report import batches, page
 from evonorm.lab.report.comparison import read
@@ -30,9 +27,9 @@ TINY = Budget("tiny", 1, 16, 8, "a test")
 @pytest.fixture(autouse=True)
 def tiny_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(experiments.BUDGETS, "tiny", TINY)
-    monkeypatch.setitem(ladder.LADDER_BUDGETS, "tiny", LadderBudget("tiny", 1, 16, 8, 8, "a test"))
-    monkeypatch.setitem(batch_sizes.BATCH_BUDGETS, "tiny", BatchBudget("tiny", 1, 16, 8, "a test"))
-    monkeypatch.setitem(architectures.ARCHITECTURE_BUDGETS, "tiny", ArchitectureBudget("tiny", 1, 16, 8, 8, "a test"))
+    monkeypatch.setitem(ladder.LADDER_BUDGETS, "tiny", Budget("tiny", 1, 16, 8, "a test", batch_size=8))
+    monkeypatch.setitem(batch_sizes.BATCH_BUDGETS, "tiny", TINY)
+    monkeypatch.setitem(architectures.ARCHITECTURE_BUDGETS, "tiny", Budget("tiny", 1, 16, 8, "a test", batch_size=8))
 
 
 @pytest.fixture

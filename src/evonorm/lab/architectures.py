@@ -10,31 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evonorm.lab.config import REPORT_MODEL, Seeds, TrainConfig
+from evonorm.lab.experiments import Budget
 
 # The report's own network, and those that it names.
 MODELS = (REPORT_MODEL, "resnet18", "resnet50", "mobilenet_v2", "mnasnet1_0", "efficientnet_b0")
 LAYERS = ("bn-relu", "evonorm-b0", "evonorm-s0")
 
 
-@dataclass(frozen=True)
-class ArchitectureBudget:
-    """How much each run trains. images: None for all of them."""
-
-    name: str
-    epochs: int
-    train_images: int | None
-    test_images: int | None
-    batch_size: int
-    meaning: str
-
-
-# The small budgets take small batches: with 128 images a batch they would end after a few dozen steps.
 ARCHITECTURE_BUDGETS = {
     budget.name: budget
     for budget in (
-        ArchitectureBudget("quick", 1, 320, 500, 32, "10 steps a run: shows that it works, tells nothing"),
-        ArchitectureBudget("hour", 2, 3_200, 1_000, 32, "200 steps a run: an estimated half hour a seed on two cores"),
-        ArchitectureBudget("full", 60, None, None, 128, "the report's own 60 epochs on every image"),
+        Budget("quick", 1, 320, 500, "10 steps a run: shows that it works, tells nothing", batch_size=32),
+        Budget("hour", 2, 3_200, 1_000, "200 steps a run: an estimated half hour a seed on two cores", batch_size=32),
+        Budget("full", 60, None, None, "the report's own 60 epochs on every image"),
     )
 }
 
@@ -58,7 +46,7 @@ def places(
                 yield Place(model, layer, seed)
 
 
-def train_config(place: Place, budget: ArchitectureBudget, *, data: str | None) -> TrainConfig:
+def train_config(place: Place, budget: Budget, *, data: str | None) -> TrainConfig:
     """The configuration of one run: SGD as the report has it, standardized pixels, every layer's default settings.
 
     Norms that no activation follows stay BatchNorm: the layers differ where they claim to.

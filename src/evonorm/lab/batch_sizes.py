@@ -12,30 +12,19 @@ from dataclasses import dataclass
 
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments import REPORT_BATCH_SIZE
+from evonorm.lab.experiments import REPORT_BATCH_SIZE, Budget
 
 LAYERS = ("bn-relu", "gn-relu", "evonorm-b0", "evonorm-s0")
 SIZES = (2, 4, 8, 16, 32, 128)
 LEARNING_RATE = 1e-2
 
 
-@dataclass(frozen=True)
-class BatchBudget:
-    """How much each run trains, whatever its batch. images: None for all of them."""
-
-    name: str
-    epochs: int
-    train_images: int | None
-    test_images: int | None
-    meaning: str
-
-
 BATCH_BUDGETS = {
     budget.name: budget
     for budget in (
-        BatchBudget("quick", 1, 320, 500, "shows that it works, tells nothing"),
-        BatchBudget("hour", 2, 3_200, 1_000, "about half an hour a seed on two cores"),
-        BatchBudget("full", 60, None, None, "the report's own 60 epochs on every image"),
+        Budget("quick", 1, 320, 500, "shows that it works, tells nothing"),
+        Budget("hour", 2, 3_200, 1_000, "about half an hour a seed on two cores"),
+        Budget("full", 60, None, None, "the report's own 60 epochs on every image"),
     )
 }
 
@@ -60,7 +49,7 @@ def places(layers: Sequence[str], *, sizes: Sequence[int] = SIZES, seeds: Sequen
                 yield Place(layer, size, seed)
 
 
-def train_config(place: Place, budget: BatchBudget, *, data: str | None) -> TrainConfig:
+def train_config(place: Place, budget: Budget, *, data: str | None) -> TrainConfig:
     """The configuration of one run: SGD, standardized pixels, every layer with its own default settings.
 
     The decay of the learning rate is a batch's, so that it scales too: each run ends at the same part of its first.

@@ -22,13 +22,18 @@ FLOW_BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of the report's training a comparison does: epochs, and images (None: all of them)."""
+    """How much of the report's training each run of an experiment does. images: None for all of them.
+
+    batch_size: where the experiment does not vary it; small budgets take small ones, for 128 images a batch would leave
+    a few dozen steps.
+    """
 
     name: str
     epochs: int
     train_images: int | None
     test_images: int | None
     meaning: str
+    batch_size: int = REPORT_BATCH_SIZE
 
 
 BUDGETS = {

@@ -13,6 +13,7 @@ from typing import Literal
 
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
+from evonorm.lab.experiments import Budget
 
 Optimizer = Literal["sgd", "adam"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam")
@@ -25,25 +26,12 @@ LEARNING_RATES: dict[Optimizer, tuple[float, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class LadderBudget:
-    """How much each run of the ladder trains. images: None for all of them."""
-
-    name: str
-    epochs: int
-    train_images: int | None
-    test_images: int | None
-    batch_size: int
-    meaning: str
-
-
-# The small budgets take small batches: with 128 images a batch they would end after a few dozen steps.
 LADDER_BUDGETS = {
     budget.name: budget
     for budget in (
-        LadderBudget("quick", 1, 640, 500, 32, "20 steps a run: shows that it works, tells nothing"),
-        LadderBudget("hour", 2, 3_200, 1_000, 32, "200 steps a run: about 20 minutes a layer and seed on two cores"),
-        LadderBudget("full", 60, None, None, 128, "the report's own 60 epochs on every image"),
+        Budget("quick", 1, 640, 500, "20 steps a run: shows that it works, tells nothing", batch_size=32),
+        Budget("hour", 2, 3_200, 1_000, "200 steps a run: 20 minutes a layer and seed on two cores", batch_size=32),
+        Budget("full", 60, None, None, "the report's own 60 epochs on every image"),
     )
 }
 
@@ -82,7 +70,7 @@ def rungs(
                         yield Rung(layer, optimizer, kind, rate, seed)
 
 
-def train_config(rung: Rung, budget: LadderBudget, *, data: str | None) -> TrainConfig:
+def train_config(rung: Rung, budget: Budget, *, data: str | None) -> TrainConfig:
     """The configuration of one run: the report's network and optimizers; every layer with its own default settings."""
     return TrainConfig(
         layer=rung.layer,
