@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evonorm.lab import records
-from evonorm.lab.report import architectures, lines, page
+from evonorm.lab.report import architectures, batches, lines, page
 
 NAME = "architectures-hour-0123456789abcdef.json"
 PARAMETERS = {"bn-relu": 1_000, "evonorm-b0": 1_100, "evonorm-s0": 1_200}
@@ -166,6 +166,7 @@ def test_the_page_holds_it_all_and_escapes_names(tmp_path: Path, name: str | Non
 
 def test_a_folder_with_an_older_experiment_keeps_its_page_and_names_the_other(tmp_path: Path) -> None:
     made(tmp_path, plain)
-    assert architectures.holds(tmp_path)
+    assert page._kind(tmp_path, None) is architectures
     (tmp_path / "batch-size-hour-0.json").write_text("{}")
-    assert not architectures.holds(tmp_path)
+    assert page._kind(tmp_path, None) is batches
+    assert page._kind(tmp_path, "architectures-hour-0.json") is architectures

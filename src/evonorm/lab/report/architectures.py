@@ -8,7 +8,7 @@ from pathlib import Path
 from evonorm.lab import architectures
 from evonorm.lab.records import Record
 from evonorm.lab.report import html, lines, tables, trials
-from evonorm.lab.report.comparison import COMPARISONS, Comparison
+from evonorm.lab.report.comparison import Comparison
 from evonorm.lab.report.evidence import steps
 from evonorm.lab.report.lines import Panel
 from evonorm.lab.report.trials import CONFIDENCE, Finding, Trials, listed
@@ -23,12 +23,6 @@ BASELINE = "bn-relu"
 def read(folder: Path, name: str | None = None) -> Trials[str]:
     """See trials.read; a place is a model's name."""
     return trials.read(folder, LISTINGS, lambda entry: str(entry["model"]), name)
-
-
-def holds(folder: Path) -> bool:
-    """Whether the folder has this experiment's file alone."""
-    others = any(any(folder.glob(kind)) for kind in (COMPARISONS, trials.LEARNING_RATE, trials.BATCH_SIZE))
-    return bool(trials.listings(folder, LISTINGS)) and not others
 
 
 def render(folder: Path, name: str | None = None) -> str:

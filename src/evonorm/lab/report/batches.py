@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evonorm.lab.report import html, lines, tables, trials
-from evonorm.lab.report.comparison import COMPARISONS, Comparison
+from evonorm.lab.report.comparison import Comparison
 from evonorm.lab.report.lines import Panel
 from evonorm.lab.report.trials import CONFIDENCE, Finding, Trials, listed
 
@@ -15,12 +15,6 @@ LISTINGS = trials.BATCH_SIZE
 def read(folder: Path, name: str | None = None) -> Trials[int]:
     """See trials.read; a place is a batch size."""
     return trials.read(folder, LISTINGS, lambda entry: int(entry["batch_size"]), name)
-
-
-def holds(folder: Path) -> bool:
-    """Whether the folder has this experiment's file alone."""
-    others = any(any(folder.glob(pattern)) for pattern in (COMPARISONS, trials.LEARNING_RATE))
-    return bool(trials.listings(folder, LISTINGS)) and not others
 
 
 def render(folder: Path, name: str | None = None) -> str:

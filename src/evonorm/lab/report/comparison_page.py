@@ -10,7 +10,9 @@ from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
 from evonorm.lab.records import Record
 from evonorm.lab.report import claims, evidence, html, pictures, tables
 from evonorm.lab.report.charts import Chart, Curve, curves
-from evonorm.lab.report.comparison import Comparison, percent, read, summarize
+from evonorm.lab.report.comparison import COMPARISONS, Comparison, percent, read, summarize
+
+LISTINGS = COMPARISONS
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Part:
     failed: tuple[tuple[str, Record], ...]
 
 
-def render(runs: Path, *, comparison: str | None = None) -> str:
+def render(runs: Path, name: str | None = None) -> str:
     """The page as text. Raises UserError if there is nothing to show, or no comparison of that name."""
-    found = read(runs, comparison)
+    found = read(runs, name)
     sections = claims.sections(found) if found.cells else ()
     return html.fill(
         "comparison.html.j2",
@@ -45,14 +47,14 @@ def render(runs: Path, *, comparison: str | None = None) -> str:
     )
 
 
-def draw(runs: Path, out: Path, *, comparison: str | None = None) -> list[Path]:
+def draw(runs: Path, out: Path, name: str | None = None) -> list[Path]:
     """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
-    return pictures.write(charts(runs, comparison=comparison), out)
+    return pictures.write(charts(runs, name), out)
 
 
-def charts(runs: Path, *, comparison: str | None = None) -> dict[str, Chart]:
+def charts(runs: Path, name: str | None = None) -> dict[str, Chart]:
     """The page's charts by the name of a file. Raises as render does."""
-    found = read(runs, comparison)
+    found = read(runs, name)
     parts = [_part(found, section) for section in claims.sections(found)] if found.cells else []
     named = {f"{part.section.anchor} {chart.title}": chart for part in parts for chart in part.charts}
     others = _charts([Curve(record.name, record) for record in found.others])

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evonorm.lab.report import html, ladder_findings, lines, tables
-from evonorm.lab.report.comparison import COMPARISONS, Comparison
-from evonorm.lab.report.ladder import LISTINGS, charts, read
-from evonorm.lab.report.trials import listings
+from evonorm.lab.report import html, ladder, ladder_findings, lines, tables
+from evonorm.lab.report.comparison import Comparison
+from evonorm.lab.report.ladder import charts, read
 
-
-def holds(folder: Path) -> bool:
-    """Whether the folder has this experiment's file, and no comparison, which comes first."""
-    return bool(listings(folder, LISTINGS)) and not any(folder.glob(COMPARISONS))
+LISTINGS = ladder.LISTINGS
 
 
 def render(folder: Path, name: str | None = None) -> str:

@@ -7,24 +7,23 @@ from typing import Protocol
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import architectures, batches, comparison_page, ladder, ladder_page, sweep_page
+from evonorm.lab.report import architectures, batches, comparison_page, ladder_page, sweep_page
 
 
 class Kind(Protocol):
-    """A kind of folder: a module with these three. A new one has a line in KINDS and a template beside it."""
+    """A kind of folder: a module with these three. A new one has a place in KINDS and a template beside it."""
 
-    def holds(self, folder: Path) -> bool:
-        """Whether the folder is of this kind, by a file that no other kind has."""
+    LISTINGS: str  # pattern of the files by which a folder is of this kind
 
-    def render(self, folder: Path) -> str:
-        """Its page. Raises UserError if there is nothing to show."""
+    def render(self, folder: Path, name: str | None = None) -> str:
+        """Its page, of the file called `name` if there are several. Raises UserError if there is nothing to show."""
 
-    def draw(self, folder: Path, out: Path) -> list[Path]:
+    def draw(self, folder: Path, out: Path, name: str | None = None) -> list[Path]:
         """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render."""
 
 
-# The first that knows the folder draws it; what none knows is a folder of runs.
-KINDS: tuple[Kind, ...] = (sweep_page, ladder_page, batches, architectures)
+# A folder of several kinds is of the first; one of none is a folder of runs.
+KINDS: tuple[Kind, ...] = (sweep_page, comparison_page, ladder_page, batches, architectures)
 
 
 def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
@@ -42,14 +41,7 @@ def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
 
 def render(folder: Path, *, comparison: str | None = None) -> str:
     """The page as text; it loads nothing from anywhere."""
-    if comparison is not None and PurePath(comparison).match(ladder.LISTINGS):
-        return ladder_page.render(folder, comparison)
-    if comparison is not None and PurePath(comparison).match(batches.LISTINGS):
-        return batches.render(folder, comparison)
-    if comparison is not None and PurePath(comparison).match(architectures.LISTINGS):
-        return architectures.render(folder, comparison)
-    kind = _kind(folder, comparison)
-    return comparison_page.render(folder, comparison=comparison) if kind is None else kind.render(folder)
+    return _kind(folder, comparison).render(folder, comparison)
 
 
 def draw(folder: Path, out: Path, *, comparison: str | None = None) -> list[Path]:
@@ -59,18 +51,15 @@ def draw(folder: Path, out: Path, *, comparison: str | None = None) -> list[Path
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if comparison is not None and PurePath(comparison).match(ladder.LISTINGS):
-            return ladder_page.draw(folder, out, comparison)
-        if comparison is not None and PurePath(comparison).match(batches.LISTINGS):
-            return batches.draw(folder, out, comparison)
-        if comparison is not None and PurePath(comparison).match(architectures.LISTINGS):
-            return architectures.draw(folder, out, comparison)
-        kind = _kind(folder, comparison)
-        return comparison_page.draw(folder, out, comparison=comparison) if kind is None else kind.draw(folder, out)
+        return _kind(folder, comparison).draw(folder, out, comparison)
     except OSError as error:
         raise UserError(f"cannot write pictures to {out}: {error.strerror}; choose another --png") from error
 
 
-def _kind(folder: Path, comparison: str | None) -> Kind | None:
-    """What draws the folder; None: it is one of runs, as whoever names a comparison says."""
-    return None if comparison is not None else next((kind for kind in KINDS if kind.holds(folder)), None)
+def _kind(folder: Path, name: str | None) -> Kind:
+    """What draws the folder, or its file called `name`."""
+    if name is None:
+        kinds = (kind for kind in KINDS if any(folder.glob(kind.LISTINGS)))
+    else:
+        kinds = (kind for kind in KINDS if PurePath(name).match(kind.LISTINGS))
+    return next(kinds, comparison_page)

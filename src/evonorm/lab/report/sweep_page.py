@@ -16,6 +16,8 @@ from evonorm.lab.report.swept import Axis, Swept, number, read
 from evonorm.lab.sweep.journal import SWEEP
 from evonorm.lab.sweep.view import duration, flat
 
+LISTINGS = SWEEP
+
 
 @dataclass(frozen=True)
 class Row:
@@ -24,11 +26,6 @@ class Row:
     number: int
     status: str
     cells: tuple[tuple[str, Any, bool], ...]
-
-
-def holds(folder: Path) -> bool:
-    """Whether the folder is a sweep's."""
-    return (folder / SWEEP).exists()
 
 
 def effects(swept: Swept) -> tuple[Effect, ...]:
@@ -44,7 +41,7 @@ def effects(swept: Swept) -> tuple[Effect, ...]:
     return importance.effects(columns, metric, runs=swept.runs, seed=int(swept.content.get("seed") or 0))
 
 
-def render(folder: Path) -> str:
+def render(folder: Path, name: str | None = None) -> str:
     """The page as text. Raises UserError if the sweep has no trials yet, or cannot be read."""
     swept = read(folder)
     measure = swept.measure
@@ -76,7 +73,7 @@ def render(folder: Path) -> str:
     )
 
 
-def draw(folder: Path, out: Path) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
     """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
     return pictures.write(charts(folder), out)
 
