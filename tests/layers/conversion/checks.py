@@ -7,18 +7,25 @@ count knows how the converter finds them.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evonorm import NormActivation, Plan, plan
+from evonorm.layers import table
 from evonorm.layers.conversion import Site
 from evonorm.layers.conversion.kinds import norm_of
+from evonorm.layers.table import NormAct
 
 ACTIVATIONS = {
     "relu",
@@ -32,8 +39,18 @@ ACTIVATIONS = {
     "_prelu_kernel",
     "threshold",
 }
-# Which rows have an activation that is written in the name of the one found.
-OWN = {"ReLU": "relu", "SiLU": "silu", "Swish": "silu"}
+# By the label of an activation found: the activation of a row of its own kind. The table has ReLU's and SiLU's.
+OWN: dict[str, Callable[[Tensor], Tensor]] = {
+    "ReLU": F.relu,
+    "SiLU": F.silu,
+    "Swish": F.silu,
+    "ReLU6": F.relu6,
+    "Hardswish": F.hardswish,
+    "HardSwish": F.hardswish,
+    "Mish": F.mish,
+    "GELU": F.gelu,
+    "GELU (tanh)": partial(F.gelu, approximate="tanh"),
+}
 Run = Callable[[nn.Module], Any]
 
 
@@ -56,6 +73,24 @@ class Counts:
     activations: int
     norms: int
     ours: int
+
+
+@contextmanager
+def own_rows() -> Iterator[None]:
+    """Rows `bn-LABEL` and `gn-LABEL` for every label of OWN, for the time of a test of own kinds."""
+    rows = {}
+    for label, activation in OWN.items():
+        for family in ("bn", "gn"):
+            plain = table.get(f"{family}-relu")
+
+            def formula(*given: Any, activation: Any = activation, plain: NormAct = plain) -> Tensor:
+                result: Tensor = activation(plain.linear(*given))
+                return result
+
+            name = f"{family}-{label}"
+            rows[name] = dataclasses.replace(plain, name=name, formula=formula, activation=activation)
+    with mock.patch.dict(table._ROWS, rows):
+        yield
 
 
 def counts(model: nn.Module, run: Run) -> Counts:
@@ -117,16 +152,17 @@ def own_kind(model: nn.Module, run: Run) -> tuple[int, float]:
     Errors are relative to each output's largest value. Sites of each kind are converted one after the other.
     """
     converted, replaced = model, 0
-    for family, kinds in (("bn", ("batch", "frozen")), ("gn", ("group",))):
-        for label, row in OWN.items():
+    with own_rows():
+        for family, kinds in (("bn", ("batch", "frozen")), ("gn", ("group",))):
+            for label in {site.activation for site in plan(model).sites} & set(OWN):
 
-            def of_kind(site: Site, label: str = label, kinds: tuple[str, ...] = kinds) -> bool:
-                return site.activation == label and site.family in kinds
+                def of_kind(site: Site, label: str | None = label, kinds: tuple[str, ...] = kinds) -> bool:
+                    return site.activation == label and site.family in kinds
 
-            made = plan(converted, f"{family}-{row}", where=of_kind, backend="reference")
-            if made.replaced:
-                converted, replaced = made.apply(), replaced + len(made.replaced)
-    before, after = seeded(model, run), seeded(converted, run)
+                made = plan(converted, f"{family}-{label}", where=of_kind, backend="reference")
+                if made.replaced:
+                    converted, replaced = made.apply(), replaced + len(made.replaced)
+        before, after = seeded(model, run), seeded(converted, run)
     assert [t.shape for t in before] == [t.shape for t in after]
     errors = [
         float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-30))

@@ -318,6 +318,96 @@ class UntracedPlain(Network):
         return self.last(self.part(self.act2(z)))
 
 
+class Norms(Network):
+    """Many norms, one after another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in self.sites:
+            self.add_module(name, nn.BatchNorm2d(8))
+        self.sigmoid = nn.Sigmoid()
+
+
+class WrittenOut(Norms):
+    """Operations that amount to an activation, in one expression or in several statements."""
+
+    sites: ClassVar = {
+        "bn": "replaced with its SiLU (x * torch.sigmoid(x) in the model.forward)",
+        "bn1": "replaced with its SiLU (self.sigmoid(x) * x in the model.forward)",
+        "bn2": "replaced with its SiLU (x * gate in the model.forward)",
+        "bn3": "replaced with its ReLU (x.clamp(min=0) in the model.forward)",
+        "bn4": "replaced with its ReLU6 (torch.clamp(input=x, min=0, max=6) in the model.forward)",
+        "bn5": "replaced with its Hardswish (x * F.relu6(x + 3) / 6 in the model.forward)",
+        "bn6": "replaced with its ReLU (torch.where(x > 0, x, torch.zeros_like(x)) in the model.forward)",
+        "bn7": "replaced with its GELU (tanh) (0.5 * x * (1 + torch.tanh(",
+        "bn8": "replaced with its LeakyReLU (torch.maximum(x, x * 0.1) in the model.forward)",
+        "bn9": "replaced with its Mish (z.mul(z.exp().log1p().tanh()) in the model.forward)",
+    }
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(x))
+        x = x * torch.sigmoid(x)
+        x = self.bn1(x)
+        x = self.sigmoid(x) * x
+        x = self.bn2(x)
+        gate = x.sigmoid()
+        x = x * gate
+        x = self.bn3(x)
+        x = x.clamp(min=0)
+        x = self.bn4(x)
+        x = torch.clamp(input=x, min=0, max=6)
+        x = self.bn5(x)
+        x = x * F.relu6(x + 3) / 6
+        x = self.bn6(x)
+        x = torch.where(x > 0, x, torch.zeros_like(x))
+        x = self.bn7(x)
+        x = (
+            0.5
+            * x
+            * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x**3)))
+        )  # fmt: skip
+        x = self.bn8(x)
+        x = torch.maximum(x, x * 0.1)
+        z = self.bn9(x)
+        return z.mul(z.exp().log1p().tanh())
+
+
+class WrittenOutOtherwise(Norms):
+    """What looks like an activation written out, and is none, or cannot be taken out; and two that can."""
+
+    sites: ClassVar = {
+        "bn": "kept: Sigmoid follows",
+        "bn1": "kept: SiLU follows, which cannot be switched off for it alone: it is no expression of its own",
+        "bn2": "kept: a multiplication follows",
+        "bn3": "kept: dropout follows",
+        "bn4": "replaced with its SiLU (x * torch.sigmoid(x) in the model.forward)",
+        "bn5": "kept: Hardswish follows, which cannot be switched off for it alone: F.relu6(shifted)",
+        "bn6": "replaced with its ReLU (x.clamp_(min=0) in the model.forward)",
+        "bn7": "kept: mean follows",
+        "bn8": "kept: a multiplication follows",
+    }
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        x = x + y * self.sigmoid(y) + y
+        x = self.bn1(x)
+        x *= torch.sigmoid(x)
+        x = self.bn2(x)
+        x = F.relu(x * 2)
+        x = F.relu(F.dropout(self.bn3(x), 0.0))
+        x = self.bn4(x)
+        x = x * torch.sigmoid(x) * 2
+        x = self.bn5(x)
+        shifted = x + 3
+        x = F.relu6(shifted) * (shifted - 3) / 6
+        x = self.bn6(x)
+        x.clamp_(min=0)
+        x = self.bn7(x)
+        x = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+        x = self.bn8(x)
+        return x * torch.sigmoid(x * self.bn.weight[:, None, None])
+
+
 class OneAndThreeDimensional(nn.Module):
     sites: ClassVar = {
         "line.1": "replaced with its ReLU",
@@ -366,7 +456,8 @@ class OtherNorms(nn.Module):
 
 
 NETWORKS = [
-    *Network.__subclasses__(),
+    *(kind for kind in Network.__subclasses__() if kind is not Norms),
+    *Norms.__subclasses__(),
     OneModuleInTwoSlots,
     OneAndThreeDimensional,
     OtherNorms,

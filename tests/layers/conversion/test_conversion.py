@@ -15,7 +15,7 @@ from torch import nn
 import evonorm
 from evonorm import NormActivation, Plan
 from tests.layers.conversion import networks
-from tests.layers.conversion.checks import check, own_kind, scramble
+from tests.layers.conversion.checks import OWN, check, own_kind, own_rows, scramble
 from tests.layers.conversion.models import noise
 
 EACH = pytest.mark.parametrize("kind", networks.NETWORKS, ids=lambda kind: kind.__name__)
@@ -43,21 +43,21 @@ def test_every_site_is_told(kind: Any) -> None:
 def test_own_kind_is_the_same_function(kind: Any, training: bool) -> None:
     """Outputs and running statistics, in both modes."""
     model, x = made(kind), noise(*kind.shape)
-    rows = {"ReLU": "relu", "SiLU": "silu"}
     if training and kind is networks.OtherNorms:
         del model.sync, model.instance  # torch trains the one on GPUs alone; the other has no row of its own
     for family in ("batch", "group"):
-        for label, row in rows.items():
-            converted = evonorm.convert(
-                model,
-                f"{family[0]}n-{row}",
-                where=lambda s, family=family, label=label: (s.family, s.activation) == (family, label),
-                backend="reference",
-            )
-            outputs = []
-            for network in (copy.deepcopy(model), converted):
-                torch.manual_seed(3)
-                outputs.append((network.train(training)(x.clone()), network.state_dict()))
+        for label in OWN:
+            with own_rows():
+                converted = evonorm.convert(
+                    model,
+                    f"{family[0]}n-{label}",
+                    where=lambda s, family=family, label=label: (s.family, s.activation) == (family, label),
+                    backend="reference",
+                )
+                outputs = []
+                for network in (copy.deepcopy(model), converted):
+                    torch.manual_seed(3)
+                    outputs.append((network.train(training)(x.clone()), network.state_dict()))
             torch.testing.assert_close(outputs[0][0], outputs[1][0])
             for name, value in outputs[1][1].items():
                 torch.testing.assert_close(value, outputs[0][1][name])
@@ -66,8 +66,8 @@ def test_own_kind_is_the_same_function(kind: Any, training: bool) -> None:
 @EACH
 @pytest.mark.parametrize("layer", ["evonorm-s0", "evonorm-b0"])
 def test_converted_networks_count_train_and_load(kind: Any, layer: str) -> None:
-    own_activations = kind in (networks.Ours, networks.Branches)
-    if own_activations:  # MySwish is no operator of torch, and two calls of one norm's ReLU become one layer
+    uncounted = kind in (networks.Ours, networks.Branches, *networks.Norms.__subclasses__())
+    if uncounted:  # operations that amount to one are no operator of torch; two calls of one ReLU become one layer
         converted = evonorm.convert(made(kind), layer)
         assert converted(noise(*kind.shape)).isfinite().all()
         return

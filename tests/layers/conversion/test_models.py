@@ -43,7 +43,7 @@ def test_torchvision(family: str, name: str, norms: int, replaced: int) -> None:
         model, run, training = models.torchvision_model(name, family)
         found = check(model, run, training=training)
     assert (found.norms, found.replaced) == (norms, replaced)
-    assert found.own_kind or name.startswith("mobilenet_v2")  # whose ReLU6 no row has
+    assert found.own_kind == replaced
 
 
 @pytest.mark.parametrize(("family", "name", "norms", "replaced"), COUNTED, ids=lambda value: str(value))
@@ -62,7 +62,7 @@ def test_timm(name: str, norms: int, replaced: int) -> None:
         torch.manual_seed(0)
         found = check(*models.timm_model(name))
     assert (found.norms, found.replaced) == (norms, replaced)
-    assert found.own_kind
+    assert found.own_kind == replaced
 
 
 @pytest.mark.parametrize(("name", "norms", "replaced"), TIMM_COUNTED)

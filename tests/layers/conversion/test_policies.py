@@ -247,7 +247,7 @@ def test_mistakes_with_json() -> None:
         read.apply(nn.Sequential())
     with pytest.raises(ValueError, match=r"replaces bn1 as BatchNorm2d\(48\), here it is BatchNorm2d\(8\)"):
         read.apply(Block(8))
-    for wrong in ("nothing", "[]", "{}", text.replace('"format": 1', '"format": 9')):
+    for wrong in ("nothing", "[]", "{}", text.replace('"format": 2', '"format": 1')):
         with pytest.raises(ValueError, match=r"this is no plan that Plan.to_json wrote"):
             Plan.from_json(wrong)
     content = json.loads(text)

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
+from evonorm.layers.conversion import written_out
 from evonorm.layers.conversion.kinds import (
     Norm,
     activation_label,
@@ -19,7 +20,7 @@ from evonorm.layers.conversion.kinds import (
     norm_of,
     writes_in_place,
 )
-from evonorm.layers.conversion.rewriting import Edit, locate
+from evonorm.layers.conversion.rewriting import OBJECT, Edit, Operation, locate
 from evonorm.layers.conversion.structure import follower
 from evonorm.layers.conversion.tracing import Place, Position, Slot, Trace
 
@@ -27,7 +28,7 @@ from evonorm.layers.conversion.tracing import Place, Position, Slot, Trace
 @dataclass(frozen=True)
 class Removal:
     """One way to switch an activation off: the module `target` becomes an identity wherever it is registered, or only
-    in the slot `key` of the sequence `target`, or `edit` takes its call out of a method of `target`."""
+    in the slot `key` of the sequence `target`, or `edit` takes it out of a method of `target`."""
 
     target: str
     key: str | None = None
@@ -83,7 +84,10 @@ class _Finder:
                 self.calls[trace.modules[node]].append((part, node))
             if (place := trace.places.get(node)) is not None:
                 self.at[place].add(node)
+        self.called = {node: self.modules[name] for node, name in trace.modules.items()}
         self.labels: dict[str, tuple[str | None, bool]] = {}
+        # What each activation reads: the output of its normalization.
+        self.sources: dict[fx.Node, fx.Node] = {}
 
     def find(self, refuse: Callable[[Found], str | None]) -> list[Found]:
         drafts = {name: self._draft(name, norm) for name, m in self.modules.items() if (norm := norm_of(m)) is not None}
@@ -169,6 +173,7 @@ class _Finder:
         users = self._users(node)
         if not users:
             return "nothing reads its output", None, []
+        self.sources |= users
         told = [self._activation(user, source) for user, source in users]
         first_label, in_place = told[0]
         if first_label is not None and in_place:
@@ -177,6 +182,10 @@ class _Finder:
         labels = {label for label, _ in told}
         if len(labels) == 1 and first_label is not None:
             return f"{first_label} follows", first_label, [user for user, _ in users]
+        if (written := written_out.find(node, self.called)) is not None:
+            label, end = written
+            self.sources[end] = node
+            return f"{label} follows, written out", label, [end]
         others = [self._words(part, user) for (user, _), (label, _) in zip(users, told, strict=True) if label is None]
         if None not in labels:
             return f"several activations follow: {', '.join(sorted(str(label) for label in labels))}", None, []
@@ -204,7 +213,10 @@ class _Finder:
         if node.op in ("call_function", "call_method"):
             name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
             in_place = name.endswith("_") or any(x is True for x in (*node.args[1:], node.kwargs.get("inplace")))
-            return function_label(node.target), in_place
+            label = function_label(node.target)
+            if label == "GELU" or (label is None and in_place):
+                label = written_out.label_of([node], source, {})
+            return label, in_place
         return None, False
 
     def _module_label(self, name: str) -> tuple[str | None, bool]:
@@ -243,9 +255,23 @@ class _Finder:
             return "the same line of code serves others, which need it"
         if isinstance(place, Slot):
             return Removal(place.container, key=place.key)
-        kind = type(self.modules[place.owner])
-        edit = locate(kind, place.method, place.end, bound=node.op == "call_method")
-        return edit if isinstance(edit, str) else Removal(place.owner, edit=edit)
+        return self._edit(node, place)
+
+    def _edit(self, node: fx.Node, place: Position) -> Removal | str:
+        """How a call or an operation goes from the method where it stands, by the first way that its source allows."""
+        kind, edit = type(self.modules[place.owner]), "it does not read the normalization's output by itself"
+        for chain in written_out.chains(node, self.sources[node]):
+            places = [self.trace.places.get(step) for step, _ in chain]
+            operations = [
+                Operation(at.start, at.end, _argument(step, argument))
+                for at, (step, argument) in zip(places, chain, strict=True)
+                if isinstance(at, Position) and (at.owner, at.method) == (place.owner, place.method)
+            ]
+            found = locate(kind, place.method, operations) if len(operations) == len(chain) else edit
+            if isinstance(found, Edit):
+                return Removal(place.owner, edit=found)
+            edit = found
+        return edit
 
     def _is_called_unseen(self, name: str) -> bool:
         """Whether a module whose forward could not be followed holds this one too."""
@@ -287,6 +313,13 @@ class _Finder:
                 return None
             node = node.all_input_nodes[0] if node.all_input_nodes else None
         return None
+
+
+def _argument(node: fx.Node, argument: int | str) -> int | str:
+    """An argument as the source has it: a method's first is its object."""
+    if node.op == "call_method" and isinstance(argument, int):
+        return argument - 1 if argument else OBJECT
+    return argument
 
 
 def _called(node: fx.Node, *targets: Callable[..., Any] | str) -> bool:

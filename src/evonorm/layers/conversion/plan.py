@@ -16,7 +16,7 @@ from evonorm.layers.conversion.rewriting import Edit
 from evonorm.layers.conversion.tracing import trace
 from evonorm.layers.functional import Backend
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,11 @@ class Plan:
 
 
 def _removals(rows: list[dict[str, Any]]) -> tuple[Removal, ...]:
-    return tuple(Removal(**{**row, "edit": Edit(**row["edit"]) if row["edit"] else None}) for row in rows)
+    return tuple(Removal(**{**row, "edit": _edit(row["edit"])}) for row in rows)
+
+
+def _edit(row: dict[str, Any] | None) -> Edit | None:
+    return None if row is None else Edit(**{**row, "stays": tuple(row["stays"])})
 
 
 def plan(

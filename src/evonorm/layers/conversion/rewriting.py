@@ -1,8 +1,8 @@
-"""Takes single calls out of a method: the way to switch off an activation that is called in a forward.
+"""Takes single operations out of a method: the way to switch off an activation that stands in a forward.
 
-The method's own source is compiled again without those calls, in a subclass made for the one module. Everything else
-stays as written: control flow, arguments, what depends on training. The class keeps its name, `isinstance` holds, and
-copies and pickles rebuild the subclass from the original one.
+The method's own source is compiled again without those operations, in a subclass made for the one module. Everything
+else stays as written: control flow, arguments, what depends on training. The class keeps its name, `isinstance` holds,
+and copies and pickles rebuild the subclass from the original one.
 """
 
 from __future__ import annotations
@@ -13,46 +13,77 @@ import inspect
 import linecache
 import textwrap
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+# An argument of a call by position or name, an operand of an operator (0 or 1), or the object whose method it is.
+Argument = int | str
+OBJECT: Argument = -1
 
-@dataclass(frozen=True, order=True)
+
+@dataclass(frozen=True)
+class Operation:
+    """A call or an operator in a source file, by line and column; argument: the one that leads to the norm's output."""
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+    argument: Argument
+
+
+@dataclass(frozen=True)
 class Edit:
-    """The call number `index` in a method, in the order of the source; text: how it reads, the check that it is it."""
+    """The operation number `index` in a method, in the order of the syntax tree; text: how it reads, the check that it
+    is it. stays: the way to what remains of it, an argument of it, or of that, and so on."""
 
     method: str
     index: int
     text: str
+    stays: tuple[Argument, ...]
 
 
-def locate(kind: type, method: str, end: tuple[int, int], *, bound: bool) -> Edit | str:
-    """The edit for the call that ends at `end` (line, column) in the source file, or why there can be none.
+def locate(kind: type, method: str, chain: Sequence[Operation]) -> Edit | str:
+    """The edit for the first operation of `chain`, or why there can be none.
 
-    bound: the activation is a method of the tensor, as in x.relu().
+    Each further one is an argument of the one before, and what stays is the argument of the last.
     """
     source = _source(kind, method)
     if isinstance(source, str):
         return source
     tree, first_line, indent = source
-    for index, call in enumerate(_calls(tree)):
-        place = ((call.end_lineno or 0) + first_line - 1, (call.end_col_offset or 0) + indent)
-        if place == end:
-            if _argument(call, bound=bound) is None:
-                return f"{ast.unparse(call)} in {kind.__name__}.{method} has no plain argument"
-            return Edit(method, index, ast.unparse(call))
-    return f"its call is not found in the source of {kind.__name__}.{method}"
+    for index, found in enumerate(_operations(tree)):
+        if not _stands_at(found, chain[0], first_line, indent):
+            continue
+        node: ast.expr | None = found
+        for operation in chain:
+            if node is None or not _stands_at(node, operation, first_line, indent):
+                return f"{ast.unparse(found)} in {kind.__name__}.{method} is spread over several statements"
+            node = _argument(node, operation.argument)
+        if node is None:
+            return f"{ast.unparse(found)} in {kind.__name__}.{method} has no plain argument"
+        if any(isinstance(part, ast.NamedExpr) and part not in _all(node) for part in _all(found)):
+            return f"{ast.unparse(found)} in {kind.__name__}.{method} assigns a variable"
+        return Edit(method, index, ast.unparse(found), tuple(operation.argument for operation in chain))
+    return f"it is no expression of its own in the source of {kind.__name__}.{method}"
+
+
+def _stands_at(node: ast.expr, operation: Operation, first_line: int, indent: int) -> bool:
+    end = ((node.end_lineno or 0) + first_line - 1, (node.end_col_offset or 0) + indent)
+    start = (node.lineno + first_line - 1, node.col_offset + indent)
+    # A method's call may start at the method's name, but its end is its own; an operator's is its last operand's.
+    starts = start <= operation.start if isinstance(node, ast.Call) else start == operation.start
+    return starts and end == operation.end
 
 
 def edited(module: nn.Module, edits: tuple[Edit, ...]) -> None:
-    """Makes `module` an instance of its class without those calls, in place.
+    """Makes `module` an instance of its class without those operations, in place.
 
     Raises ValueError if the class's source is not the one that the edits were made for.
     """
     kind: Any = type(module)
-    module.__class__ = _class(kind, tuple(sorted(edits)))
+    module.__class__ = _class(kind, tuple(sorted(edits, key=lambda edit: (edit.method, edit.index))))
 
 
 @functools.cache
@@ -84,16 +115,19 @@ def _function(kind: type, method: str, edits: list[Edit]) -> types.FunctionType:
     if isinstance(source, str):
         raise ValueError(f"cannot convert {kind.__name__}: {source}")
     tree = source[0]
-    calls = list(_calls(tree))
+    operations = _operations(tree)
     removed = {}
     for edit in edits:
-        call = calls[edit.index] if edit.index < len(calls) else None
-        if call is None or ast.unparse(call) != edit.text:
+        found = operations[edit.index] if edit.index < len(operations) else None
+        stays: ast.expr | None = found if found is not None and ast.unparse(found) == edit.text else None
+        for argument in edit.stays:
+            stays = stays and _argument(stays, argument)
+        if found is None or stays is None:
             raise ValueError(
                 f"the plan takes {edit.text} out of {kind.__name__}.{method}, whose source has changed since; "
                 "make the plan again with evonorm.plan"
             )
-        removed[call] = _argument(call, bound=False) or _argument(call, bound=True)
+        removed[found] = stays
     new = ast.fix_missing_locations(_Remove(removed).visit(tree))
     old: Any = inspect.getattr_static(kind, method)
     definition: Any = new.body[0]
@@ -118,17 +152,14 @@ def _function(kind: type, method: str, edits: list[Edit]) -> types.FunctionType:
 
 
 class _Remove(ast.NodeTransformer):
-    """Puts the argument in a call's place."""
+    """Puts what stays in an operation's place."""
 
-    def __init__(self, removed: dict[ast.Call, ast.expr | None]) -> None:
+    def __init__(self, removed: dict[ast.expr, ast.expr]) -> None:
         self.removed = removed
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        if node in self.removed:
-            argument = self.removed[node]
-            assert argument is not None, "locate refuses calls without an argument"
-            return self.visit(argument)  # type: ignore[no-any-return]
-        return self.generic_visit(node)
+    def visit(self, node: ast.AST) -> Any:
+        stays = self.removed.get(node) if isinstance(node, ast.expr) else None
+        return self.visit(stays) if stays is not None else self.generic_visit(node)
 
 
 def _source(kind: type, method: str) -> tuple[ast.Module, int, int] | str:
@@ -151,19 +182,24 @@ def _source(kind: type, method: str) -> tuple[ast.Module, int, int] | str:
     return tree, first_line, indent
 
 
-def _calls(tree: ast.AST) -> list[ast.Call]:
-    return [node for node in _all(tree) if isinstance(node, ast.Call)]
+def _operations(tree: ast.AST) -> list[ast.expr]:
+    return [node for node in _all(tree) if isinstance(node, ast.Call | ast.BinOp)]
 
 
 def _all(tree: ast.AST) -> list[ast.AST]:
     return list(ast.walk(tree))
 
 
-def _argument(call: ast.Call, *, bound: bool) -> ast.expr | None:
-    """What stays when the call goes: its tensor."""
-    if bound:
-        plain = isinstance(call.func, ast.Attribute) and not call.args and not call.keywords
-        return call.func.value if plain and isinstance(call.func, ast.Attribute) else None
-    if call.args:
-        return None if isinstance(call.args[0], ast.Starred) else call.args[0]
-    return next((keyword.value for keyword in call.keywords if keyword.arg in ("input", "x")), None)
+def _argument(node: ast.expr, argument: Argument) -> ast.expr | None:
+    """An argument of a call or operator, or None if it is not written there by itself."""
+    if isinstance(node, ast.BinOp):
+        return node.left if argument == 0 else node.right if argument == 1 else None
+    if not isinstance(node, ast.Call) or any(isinstance(value, ast.Starred) for value in node.args):
+        return None
+    if argument == OBJECT:
+        return node.func.value if isinstance(node.func, ast.Attribute) else None
+    if isinstance(argument, int) and argument < len(node.args):
+        return node.args[argument]
+    # Functions of torch that are written in Python tell their first argument's place only.
+    names = ("input", "x") if argument == 0 else (argument,)
+    return next((keyword.value for keyword in node.keywords if keyword.arg in names), None)
