@@ -92,3 +92,62 @@ def test_the_reports_architectures_are_followed_whole() -> None:
         with torch.device("meta"):
             model, _, _ = models.torchvision_model(name, "classification")
         assert plan(model).unfollowed == {}
+
+
+def test_frozen_backbones() -> None:
+    """What torchvision's detectors are made of."""
+    from torchvision import models as theirs
+    from torchvision.ops import FrozenBatchNorm2d
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = theirs.resnet18(weights=None, norm_layer=FrozenBatchNorm2d)
+        found = check(model, lambda m: m(models.noise(2, 3, 64, 64)))
+    assert (found.norms, found.replaced, found.own_kind) == (20, 9, 9)
+
+
+@pytest.mark.parametrize("wrap", ["DataParallel", "compile", "checkpoint", "fx", "feature extractor", "export"])
+def test_wrapped_models(wrap: str) -> None:
+    """Sites are found through wrappers; what torch.fx or torch.export has written as code is kept, and says so."""
+    from torch.utils.checkpoint import checkpoint
+    from torchvision import models as theirs
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    class Checkpointed(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = checkpoint(self.model, x, use_reentrant=False)
+            return result
+
+    x = models.noise(2, 3, 64, 64)
+    with quiet(), torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        original = theirs.resnet18(weights=None).eval()
+        wrapped = {
+            "DataParallel": torch.nn.DataParallel,
+            "compile": lambda m: torch.compile(m, backend="eager"),
+            "checkpoint": Checkpointed,
+            "fx": torch.fx.symbolic_trace,
+            "feature extractor": lambda m: create_feature_extractor(m, ["layer2"]),
+            "export": lambda m: torch.export.export(m, (x,)).module(),
+        }[wrap](original)
+        if wrap in ("DataParallel", "compile", "checkpoint"):
+            assert check(wrapped, lambda m: m(x)).replaced == 9
+            return
+        sites = {site.name: site for site in plan(wrapped).sites}
+    if wrap == "export":
+        assert [site.what for site in sites.values()] == ["kept: called as a function, not a module"]
+        return
+    assert sites["bn1"].replaced
+    assert "convert the model before torch.fx does" in sites["layer1.0.bn1"].what
+    assert convert(wrapped)(x) is not None
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_scripted_models_are_refused() -> None:
+    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.BatchNorm2d(8), torch.nn.ReLU()))
+    with pytest.raises(TypeError, match="of TorchScript, whose parts cannot be exchanged: convert it before"):
+        plan(scripted)

@@ -259,6 +259,8 @@ class _Finder:
 
     def _edit(self, node: fx.Node, place: Position) -> Removal | str:
         """How a call or an operation goes from the method where it stands, by the first way that its source allows."""
+        if isinstance(self.modules[place.owner], fx.GraphModule):
+            return "it stands in the code that torch.fx has written; convert the model before torch.fx does"
         kind, edit = type(self.modules[place.owner]), "it does not read the normalization's output by itself"
         for chain in written_out.chains(node, self.sources[node]):
             places = [self.trace.places.get(step) for step, _ in chain]

@@ -176,8 +176,9 @@ def function_label(target: Any) -> str | None:
 
 
 def is_norm_function(target: Any) -> bool:
-    """Whether a function of torch normalizes."""
-    return any(target is function for function in _FUNCTIONS)
+    """Whether a function of torch normalizes, also as an operator of an exported graph."""
+    operator = getattr(target, "overloadpacket", None)
+    return any(target is f or getattr(operator, "__name__", "") == f.__name__ for f in _FUNCTIONS)
 
 
 def writes_in_place(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from evonorm.layers.conversion.applying import apply
@@ -127,10 +128,15 @@ def plan(
     parameters; default as the replaced norm's weight is.
 
     Raises ValueError if the layer is unknown, a choice is none of the possible, or groups does not divide the
-    channels of a site and fit_groups is off.
+    channels of a site and fit_groups is off; TypeError if `model` is no module, or one of TorchScript.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        kind = type(model).__name__
+        raise TypeError(
+            f"model is a {kind} of TorchScript, whose parts cannot be exchanged: convert it before scripting"
+        )
     policy = Policy(
         layer,
         groups=groups,
