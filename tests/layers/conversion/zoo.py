@@ -11,8 +11,10 @@ import collections
 import itertools
 import json
 import multiprocessing
+import os
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,29 +26,42 @@ from tests.layers.conversion import checks, models
 ROOT = Path(__file__).parents[3]
 RESULTS, PAGE = ROOT / "build" / "zoo.jsonl", ROOT / "docs" / "zoo.md"
 MOST_PARAMETERS, MOST_SECONDS = 30e6, 180
+# A server without threads forks each process, with the libraries imported already.
+APART = multiprocessing.get_context("forkserver")
+APART.set_forkserver_preload(["tests.layers.conversion.models", "timm", "torchvision"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no model after so many minutes")
     parser.add_argument("--only", default="", help="only models whose FAMILY:NAME contains this")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="models at a time; default one a processor")
     parser.add_argument("--again", action="store_true", help="models that failed are tried again")
     options = parser.parse_args()
     started = time.monotonic()
     RESULTS.parent.mkdir(exist_ok=True)
     done = {key for key, row in read().items() if not (options.again and "error" in row)}
-    for family, name in listed():
-        key = f"{family}:{name}"
-        if key in done or options.only not in key:
-            continue
-        if time.monotonic() - started > options.minutes * 60:
-            break
-        row = apart(family, name)
-        print(key, row.get("error", "ok"), flush=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"family": family, "name": name, **row}) + "\n")
-        PAGE.write_text(page(read(), len(listed())), encoding="utf-8")
-    PAGE.write_text(page(read(), len(listed())), encoding="utf-8")
+    every = listed()
+    wanted = [
+        (family, name) for family, name in every if (key := f"{family}:{name}") not in done and options.only in key
+    ]
+
+    def judge(model: tuple[str, str]) -> dict[str, Any] | None:
+        began = time.monotonic()
+        return (
+            None if began - started > options.minutes * 60 else {**apart(*model), "seconds": time.monotonic() - began}
+        )
+
+    # Each worker waits for a process of its own.
+    with ThreadPoolExecutor(options.workers) as workers:
+        for (family, name), row in zip(wanted, workers.map(judge, wanted), strict=True):
+            if row is None:
+                break
+            print(f"{family}:{name}", row.get("error", "ok"), f"{row['seconds']:.1f} s", flush=True)
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"family": family, "name": name, **row}) + "\n")
+            PAGE.write_text(page(read(), len(every)), encoding="utf-8")
+    PAGE.write_text(page(read(), len(every)), encoding="utf-8")
 
 
 def listed() -> list[tuple[str, str]]:
@@ -69,9 +84,8 @@ def read() -> dict[str, dict[str, Any]]:
 
 def apart(family: str, name: str) -> dict[str, Any]:
     """The result from a process that may die or hang without harm."""
-    context = multiprocessing.get_context("fork")
-    queue: Any = context.SimpleQueue()
-    process = context.Process(target=work, args=(family, name, queue))
+    queue: Any = APART.SimpleQueue()
+    process = APART.Process(target=work, args=(family, name, queue))
     process.start()
     process.join(MOST_SECONDS)
     if process.is_alive():
