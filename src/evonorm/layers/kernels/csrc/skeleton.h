@@ -25,6 +25,11 @@ struct Plan {
     const int64_t c0 = (index % panels) * panel;
     return {index / panels, c0, smaller(c0 + panel, job.c), 0, job.s};
   }
+
+  // Where threads do not meet, one does all chunks of a unit in turn, and what it has in its room for the first of them,
+  // for all of the unit's channels, serves the others and the second pass too.
+  bool begins(int64_t chunk) const { return meets || chunk == 0; }
+  Part prepares(const Part& unit, const Part& part) const { return meets ? part : unit; }
 };
 
 template <class L>
@@ -41,11 +46,18 @@ Plan make_plan(const Job& job, int64_t group_size, bool meets) {
   return plan;
 }
 
+// Loops over samples or chunks go by blocks of channels, so that their inner loop runs along memory.
+constexpr int64_t BLOCK = 64;
+
+template <class Body>
+void by_blocks(int64_t c0, int64_t c1, const Body& body) {
+  for (; c0 < c1; c0 += BLOCK) body(c0, smaller(BLOCK, c1 - c0));
+}
+
 // first(unit, chunk), then combine(unit), then for blocks of channels between(c0, c1), then second(unit, chunk), then
 // at_end(c0, c1). Each gets the number of its thread last.
 template <class First_, class Combine, class Between, class Second, class AtEnd>
 void run(const Job& job, const Plan& plan, First_ first, Combine combine, Between between, Second second, AtEnd at_end) {
-  constexpr int64_t BLOCK = 64;
   const int64_t tasks = plan.units * plan.chunks;
 #pragma omp parallel num_threads(plan.threads)
   {
@@ -176,38 +188,56 @@ void chunk_squares(const Job& job, const T* x, const Part& part, Room& room) {
 template <class R, class T, class L>
 void merge_moments(const Job& job, const T* x, const Plan& plan, const Part& unit, const float* partial, int64_t ld) {
   float* stats = job.stats + unit.n * 2 * job.c;
-  for (int64_t c = unit.c0; c < unit.c1; ++c) {
-    double mean = partial[c], square = partial[ld + c], before = 0;
+  by_blocks(unit.c0, unit.c1, [&](int64_t c0, int64_t channels) {
+    double mean[BLOCK], square[BLOCK], before = 0;
     for (int64_t k = 0; k < plan.chunks; ++k) {
       const Part part = L::chunk(unit, k, plan.chunks);
       const double count = (double)(part.s1 - part.s0);
       if (count == 0) continue;
-      const double own = partial[2 * k * ld + c], gap = own - mean;
-      if (before > 0) {
-        square += partial[(2 * k + 1) * ld + c] + gap * gap * before * count / (before + count);
-        mean += gap * count / (before + count);
+      const float* means = partial + 2 * k * ld + c0;
+      const float* squares = means + ld;
+      const bool first = before == 0;
+#pragma omp simd
+      for (int64_t i = 0; i < channels; ++i) {
+        const double gap = means[i] - (first ? 0.0 : mean[i]);
+        square[i] = first ? squares[i] : square[i] + (squares[i] + gap * gap * before * count / (before + count));
+        mean[i] = first ? means[i] : mean[i] + gap * count / (before + count);
       }
       before += count;
     }
-    stats[c] = squares_alone<R> ? 0.0f : to_float(x[L::first(job, unit, c)]) + (float)mean;
-    stats[job.c + c] = (float)(square / before);
-  }
+    const T* origin = x + L::first(job, unit, c0);
+    for (int64_t i = 0; i < channels; ++i) {
+      stats[c0 + i] = squares_alone<R> ? 0.0f : to_float(origin[i]) + (float)mean[i];
+      stats[job.c + c0 + i] = (float)(square[i] / before);
+    }
+  });
 }
 
 // Mean and biased variance over the batch, from those of the samples.
 inline void batch_moments(const Job& job, int64_t c0, int64_t c1) {
-  for (int64_t c = c0; c < c1; ++c) {
-    double mean = 0, var = 0, between = 0;
-    for (int64_t n = 0; n < job.n; ++n) mean += job.stats[n * 2 * job.c + c];
-    mean /= (double)job.n;
+  by_blocks(c0, c1, [&](int64_t from, int64_t channels) {
+    double mean[BLOCK] = {}, var[BLOCK] = {}, between[BLOCK] = {};
     for (int64_t n = 0; n < job.n; ++n) {
-      const double gap = job.stats[n * 2 * job.c + c] - mean;
-      between += gap * gap;
-      var += job.stats[(n * 2 + 1) * job.c + c];
+      const float* means = job.stats + n * 2 * job.c + from;
+#pragma omp simd
+      for (int64_t i = 0; i < channels; ++i) mean[i] += means[i];
     }
-    job.batch[c] = (float)mean;
-    job.batch[job.c + c] = (float)((var + between) / (double)job.n);
-  }
+    for (int64_t i = 0; i < channels; ++i) mean[i] /= (double)job.n;
+    for (int64_t n = 0; n < job.n; ++n) {
+      const float* means = job.stats + n * 2 * job.c + from;
+      const float* vars = means + job.c;
+#pragma omp simd
+      for (int64_t i = 0; i < channels; ++i) {
+        const double gap = means[i] - mean[i];
+        between[i] += gap * gap;
+        var[i] += vars[i];
+      }
+    }
+    for (int64_t i = 0; i < channels; ++i) {
+      job.batch[from + i] = (float)mean[i];
+      job.batch[job.c + from + i] = (float)((var[i] + between[i]) / (double)job.n);
+    }
+  });
 }
 
 // Fills what Channel has of statistics, for the channels of a unit.
@@ -238,6 +268,7 @@ void statistics(const Job& job, const Part& unit, Room& room) {
       for (int64_t c = g; c < g + size; ++c) room.centre[c] = (float)centre, room.scale[c] = scale;
     }
   } else {
+#pragma omp simd
     for (int64_t c = unit.c0; c < unit.c1; ++c) {
       if (R::extent == Extent::instance) {
         room.centre[c] = 0.0f;
@@ -256,19 +287,29 @@ void statistics(const Job& job, const Part& unit, Room& room) {
 }
 
 inline Channel channel(const Job& job, const Room& room, int64_t c) {
-  return {job.weight ? job.weight[c] : 1.0f, job.bias ? job.bias[c] : 0.0f, job.extra ? job.extra[c] : 0.0f,
-          room.centre[c], room.scale[c], room.instance[c], room.batch_std[c]};
+  return {job.weight[c],  job.bias[c],      job.extra[c],     room.centre[c],
+          room.scale[c], room.instance[c], room.batch_std[c]};
 }
 
-// Coefficients for the channels of a part, by R::forward or R::backward, in the order of lanes.
-template <class T, class L, class Make>
-void coefficients(const Job& job, const Part& part, Room& room, int64_t ld, int count, Make make) {
+// weight, bias and extra at every channel, what is not given as it counts. to: (3, ld).
+inline void give_parameters(Job& job, float* to, int64_t ld) {
+  const float** given[] = {&job.weight, &job.bias, &job.extra};
+  for (int i = 0; i < 3; ++i, to += ld) {
+    for (int64_t c = 0; c < job.c; ++c) to[c] = *given[i] ? (*given[i])[c] : i == 0 ? 1.0f : 0.0f;
+    *given[i] = to;
+  }
+}
+
+// COUNT coefficients for the channels of a part, by R::forward or R::backward, in the order of lanes.
+template <int COUNT, class T, class L, class Make>
+void coefficients(const Job& job, const Part& part, Room& room, int64_t ld, const Make& make) {
+#pragma omp simd
   for (int64_t c = part.c0; c < part.c1; ++c) {
     float k[Row::max_coefficients];
     make(channel(job, room, c), k);
-    for (int i = 0; i < count; ++i) room.k[i * ld + c] = k[i];
+    for (int i = 0; i < COUNT; ++i) room.k[i * ld + c] = k[i];
   }
-  for (int i = 0; i < count; ++i) L::template to_lanes<T>(room.k + i * ld, part.c1);
+  for (int i = 0; i < COUNT; ++i) L::template to_lanes<T>(room.k + i * ld, part.c1);
 }
 
 template <class R>
@@ -276,6 +317,12 @@ constexpr bool of_batch = R::extent == Extent::batch || R::extent == Extent::mix
 // Statistics per sample are needed (BatchNorm needs them only on the way to the batch's).
 template <class R>
 constexpr bool of_sample = R::extent != Extent::batch;
+
+// What coefficients<> makes; lambdas, so that they are inlined.
+template <class R>
+constexpr auto forward_of = [](const Channel& q, float* k) { R::forward(q, k); };
+template <class R>
+constexpr auto backward_of = [](const Channel& q, float* k) { R::backward(q, k); };
 
 template <class R>
 int64_t group_size(const Job& job) {
@@ -294,11 +341,12 @@ int forward_passes(const Forward& given) {
   const int64_t partial_floats = plan.units * plan.chunks * 2 * ld;
   const int64_t rooms = plan.threads * Room::floats(ld);
   const int64_t own_stats = job.stats == nullptr && takes_moments ? job.n * 2 * job.c : 0;
-  Memory memory(rooms + own_stats + (takes_moments && !L::splits_channels ? partial_floats : 0));
+  Memory memory(rooms + 3 * ld + own_stats + (takes_moments && !L::splits_channels ? partial_floats : 0));
   if (!memory.start) return OUT_OF_MEMORY;
   memset(memory.start, 0, sizeof(float) * (size_t)rooms);
-  if (own_stats) job.stats = memory.start + rooms;
-  float* partials = memory.start + rooms + own_stats;
+  give_parameters(job, memory.start + rooms, ld);
+  if (own_stats) job.stats = memory.start + rooms + 3 * ld;
+  float* partials = memory.start + rooms + 3 * ld + own_stats;
   const auto room_of = [&](int thread) { return Room(memory.start + thread * Room::floats(ld), ld, nullptr); };
 
   run(
@@ -335,8 +383,10 @@ int forward_passes(const Forward& given) {
         Room room = room_of(thread);
         const Part part = L::chunk(unit, k, plan.chunks);
         if (part.c0 == part.c1) return;
-        statistics<R>(job, unit, room);
-        coefficients<T, L>(job, part, room, ld, R::forward_coefficients, R::forward);
+        if (plan.begins(k)) {
+          statistics<R>(job, unit, room);
+          coefficients<R::forward_coefficients, T, L>(job, plan.prepares(unit, part), room, ld, forward_of<R>);
+        }
         L::template in_order<T>(job, part, [&](const Strip& strip, auto vector) EVONORM_INLINE {
           using V = decltype(vector);
           V c[Row::max_coefficients];
@@ -353,7 +403,7 @@ int forward_passes(const Forward& given) {
 // What flows back through the statistics: dx = alpha * h + kappa * (x - centre) + lambda.
 template <class R>
 void feedback(const Backward& job, const Part& unit, const float* sums, int64_t ld, Room& room) {
-  const auto weight = [&](int64_t c) { return job.weight ? (double)job.weight[c] : 1.0; };
+  const float* weight = job.weight;
   const bool through_batch = of_batch<R> && job.batch_count > 0;
   const double count = job.batch_count;
   if (R::extent == Extent::group || R::extent == Extent::instance) {
@@ -361,20 +411,21 @@ void feedback(const Backward& job, const Part& unit, const float* sums, int64_t 
     for (int64_t g = unit.c0; g < unit.c1; g += size) {
       double by_scale = 0, by_centre = 0;
       for (int64_t c = g; c < g + size; ++c) {
-        by_scale += weight(c) * sums[ld + c];
-        by_centre += weight(c) * sums[c];
+        by_scale += (double)weight[c] * sums[ld + c];
+        by_centre += (double)weight[c] * sums[c];
       }
       const double scale = room.scale[g], values = (double)(size * job.s);
       for (int64_t c = g; c < g + size; ++c) {
-        room.alpha[c] = (float)(weight(c) * scale);
+        room.alpha[c] = (float)((double)weight[c] * scale);
         room.kappa[c] = (float)(-by_scale * scale * scale * scale / values);
         room.lambda[c] = R::subtracts ? (float)(-by_centre * scale / values) : 0.0f;
       }
     }
     return;
   }
+#pragma omp simd
   for (int64_t c = unit.c0; c < unit.c1; ++c) {
-    const double w = weight(c), scale = room.scale[c];
+    const double w = weight[c], scale = room.scale[c];
     double kappa = 0, lambda = 0;
     if (R::extent == Extent::batch) {
       if (through_batch) {
@@ -401,12 +452,17 @@ void feedback(const Backward& job, const Part& unit, const float* sums, int64_t 
 template <class R>
 void batch_totals(const Backward& job, const float* sums, int64_t ld, int64_t c0, int64_t c1) {
   constexpr int first = R::extent == Extent::batch ? 0 : R::sums - 2;
-  for (int64_t c = c0; c < c1; ++c) {
-    double totals[2] = {};
-    for (int64_t n = 0; n < job.n; ++n)
-      for (int i = 0; i < 2; ++i) totals[i] += sums[(n * R::sums + first + i) * ld + c];
-    for (int i = 0; i < 2; ++i) job.totals[i * job.c + c] = (float)totals[i];
-  }
+  by_blocks(c0, c1, [&](int64_t from, int64_t channels) {
+    for (int which = 0; which < 2; ++which) {
+      double total[BLOCK] = {};
+      for (int64_t n = 0; n < job.n; ++n) {
+        const float* sum = sums + (n * R::sums + first + which) * ld + from;
+#pragma omp simd
+        for (int64_t i = 0; i < channels; ++i) total[i] += sum[i];
+      }
+      for (int64_t i = 0; i < channels; ++i) job.totals[which * job.c + from + i] = (float)total[i];
+    }
+  });
 }
 
 template <class T>
@@ -431,16 +487,20 @@ int backward_passes(const Backward& given) {
   const int64_t rooms = plan.threads * Room::floats(ld);
   const int64_t own_sums = job.sums ? 0 : job.n * J * ld;
   const bool merges = reduces && !L::splits_channels && plan.chunks > 1;
-  const int64_t scales = job.n * 2 * ld;  // factors of the gradients of weight and extra, per sample
-  Memory memory(rooms + own_sums + scales + (merges ? plan.units * plan.chunks * J * ld : 0) + plan.threads * stash_floats +
+  // Factors of the gradients of weight and extra: of each sample, or the same for all.
+  constexpr bool own_factors = R::extent == Extent::group || R::extent == Extent::instance;
+  const int64_t factor_floats = (own_factors ? job.n : 1) * 2 * ld;
+  Memory memory(rooms + 3 * ld + own_sums + factor_floats + (merges ? plan.units * plan.chunks * J * ld : 0) + plan.threads * stash_floats +
                 2 * job.c);
   if (!memory.start) return OUT_OF_MEMORY;
   memset(memory.start, 0, sizeof(float) * (size_t)rooms);
   float* next = memory.start + rooms;
+  give_parameters(job, next, ld);
+  next += 3 * ld;
   float* stashes = next;
   next += plan.threads * stash_floats;
   float* factors = next;
-  next += scales;
+  next += factor_floats;
   if (own_sums) job.sums = next, next += own_sums;
   if (!job.totals) job.totals = next;
   next += 2 * job.c;
@@ -449,6 +509,21 @@ int backward_passes(const Backward& given) {
     return Room(memory.start + thread * Room::floats(ld), ld, stashes + thread * stash_floats);
   };
   const auto sums_of = [&](int64_t n) { return job.sums + n * J * ld; };
+  const auto factors_of = [&](int64_t n) { return factors + (own_factors ? n * 2 * ld : 0); };
+  const auto take_factors = [&](const Part& unit, const Room& room) {
+    float* factor = factors_of(unit.n);
+#pragma omp simd
+    for (int64_t c = unit.c0; c < unit.c1; ++c) {
+      factor[c] = room.scale[c];
+      factor[ld + c] = R::extra_factor(channel(job, room, c));
+    }
+  };
+  if (!own_factors && reduces && job.n > 0) {
+    const Part all = {0, 0, job.c, 0, job.s};
+    Room room = room_of(0);
+    statistics<R>(job, all, room);
+    take_factors(all, room);
+  }
 
   run(
       job, plan,
@@ -458,8 +533,10 @@ int backward_passes(const Backward& given) {
         const Part part = L::chunk(unit, k, plan.chunks);
         if (part.c0 == part.c1) return;
         float* to = merges ? partials + (u * plan.chunks + k) * J * ld : sums_of(unit.n);
-        statistics<R>(job, unit, room);
-        coefficients<T, L>(job, part, room, ld, R::backward_coefficients, R::backward);
+        if (plan.begins(k)) {
+          statistics<R>(job, unit, room);
+          coefficients<R::backward_coefficients, T, L>(job, plan.prepares(unit, part), room, ld, backward_of<R>);
+        }
         float* kept = in_dx ? as_floats(dx) : room.stash;
         const int64_t base = in_dx ? 0 : L::first(job, unit, unit.c0);
         const bool keeps = in_dx || in_stash;
@@ -499,13 +576,10 @@ int backward_passes(const Backward& given) {
             }
           }
         }
+        if (!own_factors) return;
         Room room = room_of(thread);
-        statistics<R>(job, unit, room);
-        float* factor = factors + unit.n * 2 * ld;
-        for (int64_t c = unit.c0; c < unit.c1; ++c) {
-          factor[c] = room.scale[c];
-          factor[ld + c] = R::extra_factor(channel(job, room, c));
-        }
+        if (plan.meets) statistics<R>(job, unit, room);
+        take_factors(unit, room);
       },
       [&](int64_t c0, int64_t c1, int) {
         if (through_batch && reduces) batch_totals<R>(job, job.sums, ld, c0, c1);
@@ -515,12 +589,16 @@ int backward_passes(const Backward& given) {
         Room room = room_of(thread);
         const Part part = L::chunk(unit, k, plan.chunks);
         if (part.c0 == part.c1) return;
-        statistics<R>(job, unit, room);
-        feedback<R>(job, unit, sums_of(unit.n), ld, room);
         const bool again = !(in_dx || in_stash);
-        if (again) coefficients<T, L>(job, part, room, ld, R::backward_coefficients, R::backward);
-        float* arrays[] = {room.alpha, room.kappa, room.lambda, room.centre};
-        for (float* array : arrays) L::template to_lanes<T>(array, part.c1);
+        if (plan.meets) {
+          statistics<R>(job, unit, room);
+          if (again) coefficients<R::backward_coefficients, T, L>(job, part, room, ld, backward_of<R>);
+        }
+        if (plan.begins(k)) {
+          feedback<R>(job, unit, sums_of(unit.n), ld, room);
+          float* arrays[] = {room.alpha, room.kappa, room.lambda, room.centre};
+          for (float* array : arrays) L::template to_lanes<T>(array, part.c1);
+        }
         const auto finish = [&](const Strip& strip, auto vector, auto h_at) EVONORM_INLINE {
           using V = decltype(vector);
           const auto at_strip = [&](const float* array) { return L::template coefficient<V>(array + strip.c); };
@@ -550,19 +628,24 @@ int backward_passes(const Backward& given) {
       },
       [&](int64_t c0, int64_t c1, int) {
         if (!reduces) return;
-        for (int64_t c = c0; c < c1; ++c) {
-          double bias = 0, weight = 0, extra = 0;
+        by_blocks(c0, c1, [&](int64_t from, int64_t channels) {
+          double bias[BLOCK] = {}, weight[BLOCK] = {}, extra[BLOCK] = {};
           for (int64_t n = 0; n < job.n; ++n) {
-            const float* sums = sums_of(n) + c;
-            const float* factor = factors + n * 2 * ld + c;
-            bias += sums[0];
-            weight += (double)factor[0] * sums[ld];
-            if (J == 3 || J == 5) extra += (double)factor[ld] * sums[2 * ld];
+            const float* sums = sums_of(n) + from;
+            const float* factor = factors_of(n) + from;
+#pragma omp simd
+            for (int64_t i = 0; i < channels; ++i) {
+              bias[i] += sums[i];
+              weight[i] += (double)factor[i] * sums[ld + i];
+              if (J == 3 || J == 5) extra[i] += (double)factor[ld + i] * sums[2 * ld + i];
+            }
           }
-          if (job.dbias) job.dbias[c] = (float)bias;
-          if (job.dweight) job.dweight[c] = (float)weight;
-          if (job.dextra) job.dextra[c] = (float)extra;
-        }
+          for (int64_t i = 0; i < channels; ++i) {
+            if (job.dbias) job.dbias[from + i] = (float)bias[i];
+            if (job.dweight) job.dweight[from + i] = (float)weight[i];
+            if (job.dextra) job.dextra[from + i] = (float)extra[i];
+          }
+        });
       });
   return DONE;
 }
