@@ -21,8 +21,8 @@ PIXELS: tuple[str, ...] = ("raw", "standardized")
 
 # Two rungs a decade, from too slow to learn to where something diverges. Adam's are a decade lower.
 LEARNING_RATES: dict[Optimizer, tuple[float, ...]] = {
-    "sgd": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
-    "adam": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "sgd": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "adam": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
 }
 
 
