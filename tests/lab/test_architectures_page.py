@@ -122,6 +122,19 @@ def test_the_picture_is_written(tmp_path: Path, name: str | None) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_legend_of_many_layers_stays_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    layers = ("bn-relu", "bn-silu", "evonorm-b0", "evonorm-s0a", "evonorm-s0", "frn-tlu", "gn-relu")
+    monkeypatch.setattr(f"{__name__}.PARAMETERS", dict.fromkeys(layers, 1_000))
+    folder = made(tmp_path / "runs", lambda *_: 0.4, layers=layers, models=("resnet18",))
+    (path,) = page.draw(folder, tmp_path / "out")
+    with Image.open(path) as picture:
+        grey = picture.convert("L")
+        for edge in (0, grey.width - 3):
+            assert grey.crop((edge, 0, edge + 3, grey.height)).getextrema() == (255, 255)
+
+
 def test_too_few_steps_for_running_statistics_are_said(tmp_path: Path) -> None:
     """160 images are 5 steps an epoch, 10 in all: 0.9 to the power of 10."""
     found = architectures.read(made(tmp_path / "short", plain, images=160))

@@ -78,7 +78,9 @@ def picture(trials: Trials[Any], panels: Sequence[Panel], path: Path) -> None:
     for place, panel in enumerate(panels):
         _draw(figure, (rows, columns, place + 1), trials, panel)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)), frameon=False)
+    # Three fit above a panel; in even rows.
+    in_rows = -(-len(labels) // (3 * columns))
+    figure.legend(handles, labels, loc="outside upper center", ncols=-(-len(labels) // in_rows), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
 
