@@ -135,6 +135,7 @@ def page(results: dict[str, dict[str, Any]], total: int) -> str:
     judged_rows = [row for row in rows if "norms" in row]
     exact = [row for row in judged_rows if row["own_kind"] is not None]
     worst = max((row["own_kind_error"] for row in exact), default=0.0)
+    own, replaced = (sum(row[what] for row in exact) for what in ("own_kind", "replaced"))
     lines = [
         "# Every model of torchvision and timm, converted",
         "",
@@ -143,14 +144,15 @@ def page(results: dict[str, dict[str, Any]], total: int) -> str:
         "activations that torch ran before = those that it runs after + those inside the new layers, likewise for",
         "normalizations; outputs are finite; one training step (of up to four, where depth is random) changes every",
         "new parameter; the plan's JSON rebuilds a model that loads the state_dict strictly and gives the same",
-        "outputs; the original is untouched. *Own kind*: sites that are BatchNorm or GroupNorm with ReLU or SiLU,",
-        "converted to bn-relu, bn-silu, gn-relu, gn-silu, give the original's outputs; the error is relative to the",
-        f"largest. Models of more than {MOST_PARAMETERS / 1e6:.0f} million parameters ran on the meta device: "
-        "counts and names alone.",
+        "outputs; the original is untouched. *Own kind*: sites that are BatchNorm or GroupNorm with ReLU, SiLU, ReLU6,",
+        "Hardswish, Mish or GELU, converted to a row of just that (bn-relu, bn-silu, gn-relu, gn-silu; the others made",
+        "for the test), give the original's outputs; the error is relative to the largest. Models of more than",
+        f"{MOST_PARAMETERS / 1e6:.0f} million parameters ran on the meta device: counts and names alone.",
         "",
         f"torch {torch.__version__.split('+')[0]}, torchvision {torchvision.__version__.split('+')[0]}, "
         f"timm {timm.__version__}. Of {total} models (torchvision's quantized ones left out) {len(rows)} were run: "
-        f"{len(judged_rows)} passed, {len(exact)} of them with values, own-kind error at most {worst:.1g}; "
+        f"{len(judged_rows)} passed, {len(exact)} of them with values: {own} of {replaced} sites replaced were converted "
+        f"to their own kind too, with an error of at most {worst:.1g}; "
         f"{len(failed)} did not pass; {len(without)} have no BatchNorm, GroupNorm or InstanceNorm: "
         "left out below.",
         "",
