@@ -151,8 +151,8 @@ def page(results: dict[str, dict[str, Any]], total: int) -> str:
         "",
         f"torch {torch.__version__.split('+')[0]}, torchvision {torchvision.__version__.split('+')[0]}, "
         f"timm {timm.__version__}. Of {total} models (torchvision's quantized ones left out) {len(rows)} were run: "
-        f"{len(judged_rows)} passed, {len(exact)} of them with values: {own} of {replaced} sites replaced were converted "
-        f"to their own kind too, with an error of at most {worst:.1g}; "
+        f"{len(judged_rows)} passed, {len(exact)} of them with values: {own} of {replaced} sites replaced were made "
+        f"their own kind too, with an error of at most {worst:.1g}; "
         f"{len(failed)} did not pass; {len(without)} have no BatchNorm, GroupNorm or InstanceNorm: "
         "left out below.",
         "",
