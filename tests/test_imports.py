@@ -28,7 +28,7 @@ WITHOUT_TORCH = [
 ]
 CORE_NEEDS = {"torch", "evonorm"}
 # Imported where a name asks for them.
-OPTIONAL = {"models/zoo.py": {"torchvision", "timm"}}
+OPTIONAL = {"models/names.py": {"torchvision", "timm"}}
 
 
 def imported(path: Path, *, at_top: bool = False) -> set[str]:
