@@ -47,6 +47,17 @@ def test_every_layer_of_the_table_trains_at_every_site(name: str, count: int, ot
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("layer", ["evonorm-s0", "bn-relu", "evonorm-b0"])
+def test_timms_own_evonorm_gives_its_sites_to_any_layer(layer: str) -> None:
+    """With the activation off where timm's is, whatever becomes of other norms without activation."""
+    model = build("timm:test_efficientnet_evos", 7, layer, groups=8, generator=seeded())
+    assert [(site.layer, site.activate) for site in sites(model)].count((layer, False)) == 4
+    assert len(sites(model)) == 13
+    logits = model(images())
+    (logits * torch.randn(2, 7, generator=seeded(2))).sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_mini_inception_is_ours() -> None:
     model = build("mini-inception", 7, "evonorm-b0", groups=8, momentum=0.3, eps=1e-4, generator=seeded())
     assert isinstance(model, MiniInception)
