@@ -22,6 +22,7 @@ WITHOUT_TORCH = [
     "lab/report",
     "lab/sinks",
     "lab/export.py",
+    "lab/listings.py",
     "lab/wandb_file.py",
     "lab/sweep",
     "cli",
