@@ -22,13 +22,14 @@ WITHOUT_TORCH = [
     "lab/report",
     "lab/sinks",
     "lab/export.py",
+    "lab/listings.py",
     "lab/wandb_file.py",
     "lab/sweep",
     "cli",
 ]
 CORE_NEEDS = {"torch", "evonorm"}
 # Imported where a name asks for them.
-OPTIONAL = {"models/zoo.py": {"torchvision", "timm"}}
+OPTIONAL = {"models/names.py": {"torchvision", "timm"}}
 
 
 def imported(path: Path, *, at_top: bool = False) -> set[str]:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from evonorm import cli
-from evonorm.lab import export, records
+from evonorm.lab import export, listings, records
 from evonorm.lab.config import TrainConfig
+from evonorm.lab.errors import UserError
 from evonorm.lab.sweep import run as run_sweep
 from tests.lab.sweep.toys import curve
 from tests.lab.test_sinks import metrics, run_folder
@@ -77,6 +78,46 @@ def test_columns_do_not_depend_on_the_runs(tmp_path: Path) -> None:
 
 
 @NEEDS_PYARROW
+def test_runs_of_every_experiment(tmp_path: Path) -> None:
+    """In the words of the entry: what the experiment varies, in the listing's order, without the seed."""
+    from evonorm.lab import reproduce
+    from evonorm.lab.architectures import Place as InModel
+    from evonorm.lab.batch_sizes import Place
+    from evonorm.lab.ladder import Rung
+    from tests.lab.pictures import pictures
+
+    plans = (
+        reproduce.learning_rate(pictures(), tmp_path, [Rung("evonorm-s0", "sgd", "raw", 1e-5, s) for s in (0, 1)]),
+        reproduce.batch_size(pictures(), tmp_path, [Place("evonorm-s0", 16, 0)]),
+        reproduce.in_architectures(pictures(), tmp_path, [InModel("mini-inception", "bn-relu", 0)]),
+        reproduce.comparison(pictures(), tmp_path, experiments=reproduce.choose(["b0"]), variants=["intended"]),
+    )
+    words = [
+        *["learning-rate evonorm-s0 sgd raw 1e-05"] * 2,
+        "batch-size evonorm-s0 16",
+        "architectures mini-inception bn-relu",
+        "b0 intended",
+    ]
+    names = [run.name for plan in plans for run in plan.runs]
+    for plan in plans:
+        listings.write(plan.listing, pictures(), plan.budget, [entry for run in plan.runs for entry in run.entries])
+    for name in names:
+        run_folder(tmp_path / name, 1)
+    records.write_json(tmp_path / "another-plan-of-mine.json", {"sites": []})
+    found = {row["run"]: row["experiments"] for row in export.read(tmp_path).rows}
+    assert [found[name] for name in names] == words
+    # A run may serve several experiments.
+    entry = {"layer": "bn-relu", "batch_size": 4, "seed": 0, "run": names[-1]}
+    listings.write(tmp_path / "batch-size-hour-00ff.json", pictures(), plans[1].budget, [entry])
+    assert listings.stands_for(tmp_path)[names[-1]] == ["batch-size bn-relu 4", "b0 intended"]
+
+
+def test_a_listing_that_cannot_be_read(tmp_path: Path) -> None:
+    records.write_json(runs(tmp_path) / "comparison-hour-00ff.json", {"entries": [{"experiment": "b0"}]})
+    with pytest.raises(UserError, match=r"comparison-hour-00ff\.json is not a listing that can be read: .*'run'"):
+        export.read(tmp_path)
+
+
 def test_a_row_an_epoch(tmp_path: Path) -> None:
     files = {"--csv": tmp_path / "t.csv", "--parquet": tmp_path / "t.parquet"}
     options = [word for name, path in files.items() for word in (name, str(path))]

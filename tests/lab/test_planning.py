@@ -30,6 +30,20 @@ def test_timm(capsys: pytest.CaptureFixture[str]) -> None:
     assert "replaced with its SiLU" in capsys.readouterr().out
 
 
+def test_mini_inception_has_our_layers_already(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "mini-inception", "evonorm-s0"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("MiniInception: evonorm-s0 in the place of 0 of 19 normalizations, 19 kept\n")
+    assert told.count("kept: a NormActivation already\n") == 19
+
+
+@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "lraspp_mobilenet_v3_large", "torchvision:r3d_18"])
+def test_other_models_than_classifiers(name: str) -> None:
+    """Built without the trained weights of a backbone, which would come from the network."""
+    pytest.importorskip("torchvision")
+    assert all(parameter.is_meta for parameter in named_model(name).parameters())
+
+
 def test_a_model_that_cannot_be_built_without_values() -> None:
     """RegNet's constructor rounds widths and lists them."""
     pytest.importorskip("torchvision")
@@ -39,9 +53,9 @@ def test_a_model_that_cannot_be_built_without_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet5", "evonorm-s0"], "torchvision has no model 'resnet5'; did you mean torchvision:resnet"),
-        (["keras:resnet50", "evonorm-s0"], "a model is torchvision:NAME or timm:NAME"),
-        (["torchvision:resnet5", "evonorm-s0"], "torchvision has no model 'resnet5'; did you mean torchvision:resnet"),
+        (["resnet5", "evonorm-s0"], "no model is called 'resnet5'; did you mean 'resnet50' or "),
+        (["keras:resnet50", "evonorm-s0"], "choose from mini-inception, a model of torchvision (resnet18, mobilenet"),
+        (["torchvision:fasterrcnn_resnet50", "evonorm-s0"], "did you mean 'fasterrcnn_resnet50_fpn' or "),
         (["torchvision:resnet18", "evonorm-s"], "no layer is called 'evonorm-s'; did you mean 'evonorm-"),
         (["torchvision:resnet18", "evonorm-s0", "--groups", "0"], "groups must be at least 1: got groups=0"),
     ],

@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         description="Print what putting a layer into a model would do: every normalization, what follows it, whether "
         "it is replaced and why. In Python: evonorm.convert(model, layer)."
     )
-    plan.add_argument("model", help="a model of torchvision, as in resnet50 or torchvision:resnet50, or timm:NAME")
+    plan.add_argument("model", help="mini-inception, a model of torchvision, as in resnet50, or timm:NAME")
     plan.add_argument("layer", help="a layer of `evonorm layers`")
     plan.add_argument("--groups", type=int | None, default=None, help="default: 32, or a GroupNorm's own")
     plan.add_argument("--group_size", type=int | None, default=None, help="channels a group, in the place of --groups")

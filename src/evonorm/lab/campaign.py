@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ from evonorm.lab.sweep.view import duration
 
 if TYPE_CHECKING:
     from evonorm.lab.config import TrainConfig
-    from evonorm.lab.data import ImageDataset
 
 # With more runs than this the live table shows those at work alone.
 TABLE_ROWS = 24
@@ -236,45 +234,3 @@ def results_table(runs: Iterable[PlannedRun]) -> Table:
         epoch, speed = str(one.metrics.get("epoch", "")), "" if speed is None else f"{speed:.0f}"
         table.add_row(one.name, Text(one.label), status, epoch, speed, *cells)
     return table
-
-
-def write_listing(path: Path, dataset: ImageDataset, budget: Any, runs: Iterable[PlannedRun]) -> Path:
-    """Writes, or adds to, the file that says which run stands for which entry of an experiment.
-
-    budget: a dataclass with train_images and test_images. Raises UserError if the file there is none of ours.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        entries = {_key(entry): entry for entry in records.read_json(path)["entries"]} if path.exists() else {}
-    except (OSError, KeyError, TypeError) as error:
-        raise UserError(f"cannot use {path}: {error}; choose another --out, or delete the file") from error
-    entries |= {_key(entry): entry for one in runs for entry in one.entries}
-    train_images, test_images = budget_images(dataset, budget)
-    content = {
-        "schema": 1,
-        "updated": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "budget": asdict(budget),
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "notice": dataset.notice,
-            "classes": list(dataset.classes),
-            "train_images": train_images,
-            "test_images": test_images,
-        },
-        "entries": list(entries.values()),
-    }
-    records.write_json(path, content)
-    return path
-
-
-def budget_images(dataset: ImageDataset, budget: Any) -> tuple[int, int]:
-    """Training and test images that the budget leaves of the data."""
-    return (
-        min(len(dataset.train_labels), budget.train_images or len(dataset.train_labels)),
-        min(len(dataset.test_labels), budget.test_images or len(dataset.test_labels)),
-    )
-
-
-def _key(entry: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in entry.items() if name != "run"}, sort_keys=True)

@@ -8,8 +8,8 @@ sweeps:  trial, run, status, metric, value, reports, seconds, error, param.* (as
 epochs:  run, epoch and the metrics of an epoch; of a sweep: trial, report (from 1) and every metric reported
 
 best.*: the epoch of the best validation accuracy. value: the best value of the sweep's metric. config.* are the fields
-of TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in comparisons, "b0 intended; s0-g8
-intended".
+of TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in experiments of `reproduce`, as in
+"b0 intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab import records
+from evonorm.lab import listings, records
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.sinks import SCALARS, flat
@@ -105,7 +105,7 @@ def read(folder: Path, *, metrics: bool = False) -> Table:
     if metrics:
         rows = [{"run": run.name, **epoch} for run in runs for epoch in run.metrics]
         return _typed({"run": str, **_EPOCH}, rows)
-    stands_for = _experiments(folder)
+    stands_for = {name: "; ".join(words) for name, words in listings.stands_for(folder).items()}
     columns = {**_RUN, **_run_columns()}
     return _typed(columns, ({**_run_row(run), "experiments": stands_for.get(run.name)} for run in runs))
 
@@ -215,11 +215,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, float) else str(value)
-
-
-def _experiments(folder: Path) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("comparison-*.json")):
-        for entry in records.read_json(path).get("entries", []):
-            found.setdefault(entry["run"], []).append(f"{entry['experiment']} {entry['variant']}")
-    return {run: "; ".join(dict.fromkeys(entries)) for run, entries in found.items()}

@@ -1,25 +1,20 @@
-"""`evonorm plan`: what putting a layer into a model of torchvision or timm would do, by the model's name."""
+"""`evonorm plan`: what putting a layer into a model would do, by the model's name."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from evonorm.lab.errors import UserError
 from evonorm.layers.conversion import Plan, plan
-
-if TYPE_CHECKING:
-    from torch import nn
-
-_LIBRARIES = ("torchvision", "timm")
+from evonorm.models import names
 
 
 def plan_of(name: str, layer: str, **options: Any) -> Plan:
-    """The plan of a model called torchvision:NAME, NAME alone, or timm:NAME; options as of `evonorm.plan`.
+    """The plan of the model that `models.names` finds by this name; options as of `evonorm.plan`.
 
     Raises UserError if there is no such library, model or layer, or an option is wrong.
     """
@@ -30,37 +25,16 @@ def plan_of(name: str, layer: str, **options: Any) -> Plan:
 
 
 def named_model(name: str) -> nn.Module:
-    """The model with random weights or none: on the meta device where it can be built there, which takes no memory."""
-    # A name alone is torchvision's, as in `evonorm train --model`.
-    library, _, own = name.rpartition(":")
-    library = library or "torchvision"
-    if library not in _LIBRARIES:
-        raise UserError(f"a model is torchvision:NAME or timm:NAME, as in torchvision:resnet50: got {name!r}")
-    try:
-        home = importlib.import_module("torchvision.models" if library == "torchvision" else "timm")
-    except ImportError as error:
-        raise UserError(f"{name} needs {library}: pip install {library}") from error
-    known = home.list_models()
-    if own not in known:
-        near = difflib.get_close_matches(own, known, n=1)
-        hint = f"did you mean {library}:{near[0]}?" if near else f"{library} lists {len(known)} models"
-        raise UserError(f"{library} has no model {own!r}; {hint}")
+    """The model with random weights or none: on the meta device where it can be built there, which takes no memory.
+
+    Raises ValueError if there is no such model.
+    """
+    found = names.find(name)
     # What a library warns of when it builds a model is not about the plan.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with torch.device("meta"):
-                return _build(home, library, own)
+                return found.create()
         except (NotImplementedError, RuntimeError):  # its constructor computes with values
-            return _build(home, library, own)
-
-
-def _build(home: Any, library: str, own: str) -> nn.Module:
-    model: nn.Module
-    if library == "timm":
-        model = home.create_model(own)
-    elif home.get_model_builder(own).__module__.startswith(("torchvision.models.detection", "torchvision.models.seg")):
-        model = home.get_model(own, weights=None, weights_backbone=None)
-    else:
-        model = home.get_model(own, weights=None)
-    return model
+            return found.create()

@@ -9,15 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
-from evonorm.lab import architectures, batch_sizes, campaign, ladder
+from evonorm.lab import architectures, batch_sizes, campaign, ladder, listings
 from evonorm.lab.architectures import ARCHITECTURE_BUDGETS
 from evonorm.lab.batch_sizes import BATCH_BUDGETS, Place
-from evonorm.lab.campaign import Board, PlannedRun, budget_images, write_listing
+from evonorm.lab.campaign import Board, PlannedRun
 from evonorm.lab.config import TrainConfig
 from evonorm.lab.data import ImageDataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS, Experiment, Variant, train_config
 from evonorm.lab.ladder import LADDER_BUDGETS, Rung
+from evonorm.lab.listings import budget_images
 from evonorm.lab.sinks import Wanted
 from evonorm.lab.sweep.executors import Executor
 from evonorm.lab.sweep.training import Training
@@ -47,12 +48,15 @@ def reproduce(
 
     sinks: where else the runs are shown, tagged with what they stand for.
     """
-    write_listing(plan.listing, dataset, plan.budget, plan.runs)
-    tags = {run.name: tuple(dict.fromkeys(map(_tag, run.entries))) for run in plan.runs}
+    entries = [entry for run in plan.runs for entry in run.entries]
+    listings.write(plan.listing, dataset, plan.budget, entries)
+    tags = {
+        one.name: tuple(dict.fromkeys(listings.describe(plan.listing, e) for e in one.entries)) for one in plan.runs
+    }
     sinks = (sinks or Wanted()).of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
     executor = executor_of(Training({}, dataset.fingerprint, sinks, {run.config.data for run in plan.runs}))
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, plan.what))
-    write_listing(plan.listing, dataset, plan.budget, plan.runs)
+    listings.write(plan.listing, dataset, plan.budget, entries)
 
 
 def choose(only: Sequence[str] | None) -> tuple[Experiment, ...]:
@@ -177,10 +181,6 @@ def _runs(entries: Iterable[tuple[TrainConfig, dict[str, Any]]], dataset: ImageD
         name = run_folder(config, dataset, out).name
         runs.setdefault(name, PlannedRun(name, config)).entries.append(entry | {"run": name})
     return list(runs.values())
-
-
-def _tag(entry: Mapping[str, Any]) -> str:
-    return " ".join(str(value) for name, value in entry.items() if name not in ("seed", "run"))
 
 
 def _serves(entries: Iterable[Mapping[str, Any]]) -> str:

@@ -5,10 +5,8 @@ build(name, classes, layer) takes the architecture alone, never trained weights,
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +16,9 @@ from evonorm.layers.conversion import Plan, plan
 from evonorm.layers.conversion.policies import Without
 from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
-from evonorm.models import stem
+from evonorm.models import names, stem
 from evonorm.models.mini_inception import DROPOUT, MiniInception
 
-MINI_INCEPTION = "mini-inception"
-CHOICES = f"{MINI_INCEPTION}, a classifier of torchvision (resnet18, mobilenet_v2, ...) or timm:NAME"
-TORCHVISION, TIMM = "torchvision:", "timm:"
 # Classifiers that return several logits when training, unless told not to.
 _ONE_OUTPUT = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -59,8 +54,9 @@ def build(
 
     Raises ValueError if there is no such classifier, it does not take such images, or it has no site.
     """
-    name = known(name)
-    if name == MINI_INCEPTION:
+    found = names.find(name, classifiers=True)
+    name = str(found)
+    if name == names.MINI_INCEPTION:
         return MiniInception(
             classes,
             layer,
@@ -72,7 +68,7 @@ def build(
             generator=generator,
         )
     with _seeded(generator):
-        model = _original(name, classes, dropout)
+        model = _original(found, classes, dropout)
         stem.fit(model)
     planned = plan(
         model,
@@ -98,15 +94,8 @@ def build(
 
 
 def known(name: str) -> str:
-    """`name` in the one way it is written: torchvision's without prefix. Raises ValueError if it names no classifier.
-
-    Needs torchvision or timm only for what is theirs.
-    """
-    if name == MINI_INCEPTION:
-        return name
-    if name.startswith(TIMM):
-        return TIMM + _timm_name(name.removeprefix(TIMM))
-    return _torchvision_name(name.removeprefix(TORCHVISION))
+    """`name` in the one way it is written, torchvision's without prefix. ValueError if it names no classifier."""
+    return str(names.find(name, classifiers=True))
 
 
 def groups_in_force(model: nn.Module) -> dict[int, int]:
@@ -116,37 +105,10 @@ def groups_in_force(model: nn.Module) -> dict[int, int]:
     return {site.channels: site.groups for site in sites if site.activate or table.get(site.layer).native}
 
 
-def _torchvision_name(name: str) -> str:
-    theirs = _torchvision()
-    classifiers = theirs.list_models(module=theirs)
-    if name in classifiers:
-        return name
-    if name in theirs.list_models():
-        raise ValueError(f"torchvision's {name} is no image classifier; choose from {CHOICES}")
-    raise ValueError(
-        f"no model is called {name!r}{_suggestion(name, [MINI_INCEPTION, *classifiers])}; choose from {CHOICES}"
-    )
-
-
-def _timm_name(name: str) -> str:
-    timm = _timm()
-    architecture, _, tag = name.partition(".")
-    if tag:
-        raise ValueError(
-            f"{TIMM}{name} names trained weights, which are never loaded; write {TIMM}{architecture} for the network"
-        )
-    if not timm.is_model(name):
-        raise ValueError(f"timm has no model called {name!r}{_suggestion(name, timm.list_models(), TIMM)}")
-    return name
-
-
-def _original(name: str, classes: int, dropout: float | None) -> nn.Module:
-    model: nn.Module
-    if name.startswith(TIMM):
-        given = {} if dropout is None else {"drop_rate": dropout}
-        model = _timm().create_model(name.removeprefix(TIMM), pretrained=False, num_classes=classes, **given)
-        return model
-    model = _torchvision().get_model(name, weights=None, num_classes=classes, **_ONE_OUTPUT.get(name, {}))
+def _original(name: names.Name, classes: int, dropout: float | None) -> nn.Module:
+    if name.library == "timm":
+        return name.create(num_classes=classes, **({} if dropout is None else {"drop_rate": dropout}))
+    model = name.create(num_classes=classes, **_ONE_OUTPUT.get(name.own, {}))
     if dropout is not None:
         _set_dropout(model, dropout)
     return model
@@ -197,27 +159,6 @@ def _seeded(generator: torch.Generator | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-
-
-def _torchvision() -> Any:
-    try:
-        from torchvision import models
-    except ImportError:
-        raise ValueError("torchvision's models need it: pip install 'evonorm[lab]'") from None
-    return models
-
-
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError:
-        raise ValueError("timm's models need it: pip install 'evonorm[timm]'") from None
-    return timm
-
-
-def _suggestion(name: str, names: list[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(repr(prefix + one) for one in close)}?" if close else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from evonorm import NormActivation, Plan, plan
 from evonorm.layers import table
 from evonorm.layers.conversion import Site
+from evonorm.layers.conversion.kinds import OWN as OWN_FORMULA
 from evonorm.layers.conversion.kinds import norm_of
 from evonorm.layers.table import NormAct
 
@@ -103,9 +104,8 @@ def counts(model: nn.Module, run: Run) -> Counts:
     ours: collections.Counter[str] = collections.Counter()
     handles = []
     for name, module in model.named_modules():
-        counter = ours if isinstance(module, NormActivation) else norms
-        counts_here = module.activate if isinstance(module, NormActivation) else norm_of(module) is not None
-        if counts_here:
+        counter = ours if isinstance(module, NormActivation) and module.activate else norms
+        if norm_of(module) is not None:
 
             def count(*_: Any, counter: collections.Counter[str] = counter, name: str = name) -> None:
                 counter[name] += 1
@@ -260,10 +260,12 @@ def converted_and_counted(model: nn.Module, run: Run, layer: str) -> tuple[Plan,
     converted = made.apply()
     before, after = counts(model, run), counts(converted, run)
     assert before.norms == after.norms + after.ours, f"normalizations: {before}, {after}"
-    # What several activations read at once has them all in one layer; what is written out torch does not count.
+    # What several activations read at once has them all in one layer; torch does not count what is written out.
     called = [(site, calls) for site in made.replaced if (calls := after.by_site[site.name])]
     joined = sum(max(0, len(site.removals) - calls) for site, calls in called)
-    written = sum(calls for site, calls in called if site.follows.endswith("written out"))
+    written = sum(
+        calls for site, calls in called if site.follows.endswith("written out") or site.activation == OWN_FORMULA
+    )
     inside = after.ours + joined - written
     assert before.activations == after.activations + inside, f"activations: {before}, {after}, {joined=}, {written=}"
     return made, converted, before, after

@@ -12,6 +12,7 @@ from torch import nn
 import evonorm
 from evonorm import NormActivation
 from evonorm.layers.conversion.kinds import timms_layer
+from tests.layers.conversion import checks, models
 
 timm = pytest.importorskip("timm")
 
@@ -142,6 +143,58 @@ def test_what_is_refused() -> None:
         evonorm.from_timm("regnetz_c16_evos")  # type: ignore[arg-type]
 
 
-def test_a_plan_says_what_serves_them() -> None:
-    (site,) = evonorm.plan(nn.Sequential(timm.layers.EvoNorm2dS0a(32)), "evonorm-b0").sites
-    assert site.what == "kept: timm's own evonorm-s0a; evonorm.from_timm puts ours in its place"
+def test_convert_with_the_layer_that_a_model_has_is_from_timm() -> None:
+    """Groups, epsilon, values and activations are timm's own where nothing else is asked for."""
+    torch.manual_seed(0)
+    theirs = perturbed(timm.create_model("test_efficientnet_evos", num_classes=5))
+    theirs.blocks[0][0].bn1.v.requires_grad_(False)
+    ours = evonorm.convert(theirs, "evonorm-s0", backend="reference")
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert [n for n, p in ours.named_parameters() if not p.requires_grad] == ["blocks.0.0.bn1.v"]
+    for one, other in zip(ours.modules(), evonorm.from_timm(theirs, backend="reference").modules(), strict=True):
+        assert one.extra_repr() == other.extra_repr()
+    x = noise(2, 3, 64, 64)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("without", "off"), [("keep", 4), ("affine", 4), ("replace", 0)])
+def test_another_layer_at_the_same_sites(without: Any, off: int) -> None:
+    theirs = timm.create_model("test_efficientnet_evos", num_classes=5)
+    sites = {name: module for name, module in theirs.named_modules() if timms_layer(module)}
+    plan = evonorm.plan(theirs, "bn-relu", without_activation=without)
+    assert [site.name for site in plan.replaced] == list(sites)
+    ours = plan.apply()
+    for name, old in sites.items():
+        new = ours.get_submodule(name)
+        assert isinstance(new, NormActivation)
+        assert (new.layer, new.eps, new.running_mean is not None) == ("bn-relu", 1e-5, True)
+        assert new.activate == (old.apply_act or without == "replace")
+    assert sum(not m.activate for m in ours.modules() if isinstance(m, NormActivation)) == off
+    told = str(plan)
+    assert "bn1             EvoNorm2dS0(24)   replaced with its own activation\n" in told
+    assert ("blocks.1.0.bn2  EvoNorm2dS0(24)   replaced, activation off, Conv2d follows\n" in told) == (off > 0)
+    again = evonorm.Plan.from_json(plan.to_json()).apply(theirs)
+    again.load_state_dict(ours.state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_module_of_timms_is_a_site(kind: str) -> None:
+    """With v, tau and the running variance carried over where the new layer has them."""
+    from timm import layers
+
+    theirs = perturbed(nn.Sequential(getattr(layers, kind)(8, **({"groups": 4} if "S" in kind else {})))).eval()
+    ours = evonorm.convert(theirs, KINDS[kind], backend="reference")
+    x = noise(3, 8, 5, 4, seed=3) + 0.3
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+    (site,) = evonorm.plan(theirs, "evonorm-b0", groups=2).sites
+    label = "SiLU" if hasattr(theirs[0], "act") else "own activation"
+    assert (site.family, site.what, site.activate) == ("timm", f"replaced with its {label}", True)
+    kept = evonorm.plan(theirs, "evonorm-b0", where=lambda site: False)
+    assert kept.sites[0].what == "kept: the predicate `where` excludes it"
+
+
+def test_every_site_is_accounted_for() -> None:
+    with checks.quiet(), torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        found = checks.check(*models.timm_model("test_efficientnet_evos"), layer="evonorm-s0a")
+    assert (found.norms, found.replaced, found.activations_after) == (13, 13, found.activations_before)

@@ -15,6 +15,7 @@ from evonorm.layers.conversion.rewriting import Edit, edited
 from evonorm.layers.conversion.tracing import copied
 from evonorm.layers.modules import NormActivation
 
+_CARRIED = ("weight", "bias", "v", "tau", "running_mean", "running_var")
 _HOOKS = tuple(name for name in vars(nn.Module()) if "hooks" in name and "state_dict" not in name)
 
 
@@ -27,7 +28,7 @@ def apply(model: nn.Module, sites: Iterable[Site], policy: Policy) -> nn.Module:
     new: dict[int, nn.Module] = {}
     edits: dict[str, set[Edit]] = defaultdict(set)
     for site in sites:
-        new[id(modules[site.name])] = _layer(modules[site.name], site, policy)
+        new[id(modules[site.name])] = new_layer(modules[site.name], site, policy)
         for removal in site.removals:
             target = modules[removal.target]
             if removal.edit is not None:
@@ -68,7 +69,7 @@ def _check(model: nn.Module, sites: list[Site]) -> None:
             raise ValueError(f"the plan gives {site.conv} a bias, which {type(model).__name__} does not have{again}")
 
 
-def _layer(old: Any, site: Site, policy: Policy) -> NormActivation:
+def new_layer(old: Any, site: Site, policy: Policy) -> NormActivation:
     """The new layer, with the old one's tensors themselves, so that what was shared stays shared."""
     like = next(
         (t for t in (*old.parameters(recurse=False), *old.buffers(recurse=False)) if t.is_floating_point()), None
@@ -86,7 +87,7 @@ def _layer(old: Any, site: Site, policy: Policy) -> NormActivation:
         dtype=like.dtype if like is not None else None,
     )
     with torch.no_grad():
-        for name in ("weight", "bias", "running_mean", "running_var"):
+        for name in _CARRIED:
             ours, theirs = getattr(layer, name), getattr(old, name, None)
             if ours is None or not isinstance(theirs, Tensor):
                 continue
@@ -95,12 +96,12 @@ def _layer(old: Any, site: Site, policy: Policy) -> NormActivation:
             if isinstance(ours, nn.Parameter) and not isinstance(theirs, nn.Parameter):
                 theirs = nn.Parameter(theirs, requires_grad=False)  # FrozenBatchNorm's weight is a buffer
             setattr(layer, name, theirs)
-    # What the old layer has not, v and tau, goes with its weight.
+    # What the old layer has not, v and tau as a rule, goes with its weight.
     trainable = policy.trainable
     if trainable is None:
         trainable = layer.weight is None or layer.weight.requires_grad
     for name, parameter in layer.named_parameters():
-        if policy.trainable is not None or name not in ("weight", "bias"):
+        if policy.trainable is not None or not isinstance(getattr(old, name, None), Tensor):
             parameter.requires_grad_(trainable)
     take_over(layer, old)
     return layer

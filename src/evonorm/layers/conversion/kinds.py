@@ -20,7 +20,8 @@ from evonorm.layers.modules import NormActivation
 class Norm:
     """A normalization as found: kind is its class, family what its statistics range over.
 
-    activation: label of the activation inside it (timm's BatchNormAct2d), if any. reason: why it cannot be replaced,
+    activation: label of the activation inside it (timm's BatchNormAct2d), if any; OWN where that is part of the
+    layer's formula. layer: the row of the table that it is, if it is one of timm's. reason: why it cannot be replaced,
     or None if it can.
     """
 
@@ -33,14 +34,17 @@ class Norm:
     sync: bool = False
     tracks: bool = True
     activation: str | None = None
+    layer: str | None = None
     reason: str | None = None
 
 
+OWN = "own activation"
 FROZEN = {"weight", "bias", "running_mean", "running_var"}
 _LAYER_NORMS = tuple(
     kind for name in ("LayerNorm", "RMSNorm", "LocalResponseNorm") if (kind := getattr(nn, name, None)) is not None
 )
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_PARAMETRIZED = "it has parametrizations, which a NormActivation does not take over"
 _TIMM = ("timm.layers.evo_norm", "timm.layers.filter_response_norm")
 _TIMMS = {f"EvoNorm2d{kind}": f"evonorm-{kind.lower()}" for kind in ("B0", "B1", "B2", "S0", "S1", "S2")}
 _TIMMS |= {f"EvoNorm2d{kind}": f"evonorm-{kind.lower()}" for kind in ("S0a", "S1a", "S2a")}
@@ -59,8 +63,8 @@ def norm_of(module: nn.Module) -> Norm | None:
         return _frozen(module, kind)
     if isinstance(module, _LAYER_NORMS):
         return Norm(kind, "other", reason="its statistics are not those of a feature map's channels")
-    if timms_layer(module) is not None:
-        return Norm(kind, "other", reason=f"timm's own {timms_layer(module)}; evonorm.from_timm puts ours in its place")
+    if (layer := timms_layer(module)) is not None:
+        return _timms(module, kind, layer)
     if "norm" in kind.lower() and {name for name, _ in module.named_children()} <= {"act", "drop"}:
         return Norm(kind, "other", reason="a normalization that this converter does not know")
     return None
@@ -80,7 +84,7 @@ def _known(module: Any, kind: str) -> Norm:
     if isinstance(module, LazyModuleMixin):
         reason = "it does not know its channels yet; run the model once before planning"
     elif hasattr(module, "parametrizations"):
-        reason = "it has parametrizations, which a NormActivation does not take over"
+        reason = _PARAMETRIZED
     elif reason is None and not hasattr(module, "act") and _has_own_forward(module):
         reason = f"{kind} has a forward of its own, which may do more than normalize"
     return Norm(
@@ -94,6 +98,23 @@ def _known(module: Any, kind: str) -> Norm:
         tracks=bool(getattr(module, "track_running_stats", False)),
         activation=activation,
         reason=reason,
+    )
+
+
+def _timms(module: Any, kind: str, layer: str) -> Norm:
+    activation, reason = _inside(module)
+    if activation is None and reason is None and module.apply_act:
+        activation = OWN
+    return Norm(
+        kind,
+        "timm",
+        module.weight.numel(),
+        eps=module.eps,
+        momentum=getattr(module, "momentum", None),
+        groups=getattr(module, "groups", None),
+        activation=activation,
+        layer=layer,
+        reason=_PARAMETRIZED if hasattr(module, "parametrizations") else reason,
     )
 
 

@@ -114,17 +114,18 @@ def plan(
     is replaced together with it, whatever way the activation is called. An activation is not taken where another path
     needs it, and never added unless asked.
 
-    layer: a name of the table. groups: number of groups, default 32 or, at a GroupNorm, its own; group_size: channels
-    a group instead; fit_groups takes the largest divisor of C not above it, as the paper's code does. eps: default
-    the replaced norm's own for a layer of its kind (bn-* for BatchNorm, gn-* for GroupNorm), else the layer's.
-    momentum: default the replaced norm's. backend: as in NormActivation.
+    layer: a name of the table. groups: number of groups, default 32 or, where the norm has groups, its own; group_size:
+    channels a group instead; fit_groups takes the largest divisor of C not above it, as the paper's code does. eps:
+    default the replaced norm's own for a layer of its kind (bn-* for BatchNorm, gn-* for GroupNorm, its namesake for
+    timm's), else the layer's. momentum: default the replaced norm's. backend: as in NormActivation.
 
     without_activation, at norms that no activation follows: `keep` leaves the norm as it is; `affine` puts the layer
     there with its activation off, which is affine alone for an EvoNorm (the paper's and timm's usage before a
     residual addition) and normalization for the others, evonorm-s0a, -s1a and -s2a among them; `replace` puts the
-    layer there whole, activation added. where: called with each Site; False keeps it. conv_bias: a convolution without
-    bias that alone feeds a replaced norm gets one, zero at the start: an EvoNorm subtracts no mean that would cancel
-    it. start: `carried` keeps weight, bias and running statistics, `fresh` starts as a new layer. trainable: of the new
+    layer there whole, activation added. timm's own EvoNorm and FRN with their activation off are replaced under `keep`
+    as under `affine`. where: called with each Site; False keeps it. conv_bias: a convolution without bias that alone
+    feeds a replaced norm gets one, zero at the start: an EvoNorm subtracts no mean that would cancel it. start:
+    `carried` keeps the old values of what the layer has, `fresh` starts as a new layer. trainable: of the new
     parameters; default as the replaced norm's weight is.
 
     Raises ValueError if the layer is unknown, a choice is none of the possible, or groups does not divide the

@@ -21,10 +21,10 @@ class Site:
     """A normalization of the model and what becomes of it; written to JSON as it stands.
 
     name: qualified name of the module. norm: its class. family: batch, group, instance, frozen (a BatchNorm that is
-    constant), own (a NormActivation) or other. channels, follows: as found; activation: of which it is the sole
-    source. what: `replaced ...` or `kept: ...`, with the reason. replaced: whether it is; then activate, groups, eps,
-    momentum and sync are the new layer's, removals how the activation is switched off, conv the convolution that gets
-    a bias.
+    constant), timm (timm's EvoNorm or FRN), own (a NormActivation) or other. channels, follows: as found; activation:
+    of which it is the sole source. what: `replaced ...` or `kept: ...`, with the reason. replaced: whether it is; then
+    activate, groups, eps, momentum and sync are the new layer's, removals how the activation is switched off, conv the
+    convolution that gets a bias.
     """
 
     name: str
@@ -97,7 +97,9 @@ class Policy:
     def decide(self, found: Found) -> Site:
         """What becomes of a normalization, and why."""
         why = found.refused
-        if why is None and found.activation is None and self.without_activation == "keep":
+        # timm's say themselves that their activation is off: no activation need follow.
+        keep = self.without_activation == "keep" and found.norm.family != "timm"
+        if why is None and found.activation is None and keep:
             why = found.follows
         if why is not None:
             return replace(_site(found), what=f"kept: {why}")
@@ -106,7 +108,11 @@ class Policy:
 
     def _setting(self, found: Found) -> dict[str, Any]:
         row, norm = table.get(self.layer), found.norm
-        same = row.native == {"batch": "batch_norm", "frozen": "batch_norm", "group": "group_norm"}.get(norm.family)
+        same = row.name == norm.layer or row.native == {
+            "batch": "batch_norm",
+            "frozen": "batch_norm",
+            "group": "group_norm",
+        }.get(norm.family)
         default = norm.groups or 32
         try:
             wanted = self.groups or default
@@ -129,10 +135,10 @@ class Policy:
         if found.activation is not None:
             words = f"replaced with its {found.activation}"
             words += f" ({', '.join(map(str, found.removals))})" if found.removals else ""
-        elif self.without_activation == "affine":
-            words = f"replaced, activation off, {found.follows}"
-        else:
+        elif self.without_activation == "replace":
             words = f"replaced, activation added, {found.follows}"
+        else:
+            words = f"replaced, activation off, {found.follows}"
         words += "" if found.traced else "; by structure, not followed"
         row, norm = table.get(self.layer), found.norm
         if norm.family == "frozen" and row.running:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from torch import nn
 
-from evonorm.layers.conversion.applying import take_over
-from evonorm.layers.conversion.kinds import timms_layer
+from evonorm.layers.conversion.applying import new_layer
+from evonorm.layers.conversion.kinds import OWN, norm_of, timms_layer
+from evonorm.layers.conversion.policies import Policy, Site
 from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
-
-_NAMES = ("weight", "bias", "v", "tau", "running_var")
 
 
 def from_timm(model: nn.Module, *, backend: Backend = "auto") -> nn.Module:
@@ -23,7 +21,8 @@ def from_timm(model: nn.Module, *, backend: Backend = "auto") -> nn.Module:
     no other module replaced. Outputs and gradients are timm's to rounding. One thing differs: in training a running
     variance (the B layers) blends the batch's biased variance, timm's the unbiased one. backend: as in NormActivation.
 
-    Raises ValueError if the model has no such module, or one with an activation other than SiLU inside.
+    evonorm.convert puts other layers in the same places. Raises ValueError if the model has no such module, or one
+    with an activation other than SiLU inside.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
@@ -43,27 +42,24 @@ def from_timm(model: nn.Module, *, backend: Backend = "auto") -> nn.Module:
     return result
 
 
-def _layer(name: str, old: Any, layer: str, backend: Backend) -> NormActivation:
-    act = getattr(old, "act", None)
-    if old.apply_act and act is not None and type(act).__name__ != "SiLU":
-        kind = type(old).__name__
-        raise ValueError(f"{name or 'the model'} is {kind} with {type(act).__name__} inside; {layer} has SiLU alone")
+def _layer(name: str, old: nn.Module, layer: str, backend: Backend) -> NormActivation:
+    norm = norm_of(old)
+    assert norm is not None
+    if norm.activation not in (None, OWN, "SiLU"):
+        raise ValueError(f"{name or 'the model'} is {norm.kind} with {norm.activation} inside; {layer} has SiLU alone")
+    site = Site(
+        *(name, norm.kind, norm.family, norm.channels, "", norm.activation, ""),
+        activate=norm.activation is not None,
+        groups=norm.groups or 1,
+        eps=norm.eps,
+        momentum=0.1 if norm.momentum is None else norm.momentum,
+    )
     try:
-        new = NormActivation(
-            old.weight.numel(),
-            layer,
-            groups=getattr(old, "groups", 1),
-            activate=old.apply_act,
-            eps=old.eps,
-            momentum=getattr(old, "momentum", 0.1),
-            backend=backend,
-            device="meta",
-        )
+        if norm.reason is not None:
+            raise ValueError(norm.reason)
+        new = new_layer(old, site, Policy(layer, backend=backend))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    for key in _NAMES:
-        # timm keeps a running variance also where the activation, and with it the normalization, is off.
-        if (value := getattr(old, key, None)) is not None:
-            setattr(new, key, value)
-    take_over(new, old)
+    # timm keeps a running variance also where the activation, and with it the normalization, is off.
+    new.running_var = getattr(old, "running_var", None)
     return new
