@@ -233,7 +233,7 @@ def test_a_broken_comparison_file_is_named(tmp_path: Path) -> None:
 
 def test_every_layer_gets_the_same_trials() -> None:
     rungs = list(ladder.rungs(["bn-relu", "evonorm-s0", "bn-relu"]))
-    assert len(rungs) == len(set(rungs)) == 2 * 7 * 2 * 2 * 2
+    assert len(rungs) == len(set(rungs)) == 2 * 8 * 2 * 2 * 2
     places = [
         {(r.optimizer, r.pixels, r.learning_rate, r.seed) for r in rungs if r.layer == layer}
         for layer in ("bn-relu", "evonorm-s0")
