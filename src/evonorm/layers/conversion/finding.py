@@ -20,24 +20,9 @@ from evonorm.layers.conversion.kinds import (
     norm_of,
     writes_in_place,
 )
-from evonorm.layers.conversion.rewriting import OBJECT, Edit, Operation, locate
+from evonorm.layers.conversion.removing import Removal, Remover
 from evonorm.layers.conversion.structure import follower
-from evonorm.layers.conversion.tracing import Place, Position, Slot, Trace
-
-
-@dataclass(frozen=True)
-class Removal:
-    """One way to switch an activation off: the module `target` becomes an identity wherever it is registered, or only
-    in the slot `key` of the sequence `target`, or `edit` takes it out of a method of `target`."""
-
-    target: str
-    key: str | None = None
-    edit: Edit | None = None
-
-    def __str__(self) -> str:
-        if self.edit is not None:
-            return f"{self.edit.text} in {self.target or 'the model'}.{self.edit.method}"
-        return self.target if self.key is None else f"{self.target}[{self.key}]".lstrip(".")
+from evonorm.layers.conversion.tracing import Position, Trace
 
 
 @dataclass(frozen=True)
@@ -78,12 +63,10 @@ class _Finder:
         self.trace = trace
         self.modules = dict(trace.model.named_modules())
         self.calls: dict[str, list[tuple[str, fx.Node]]] = defaultdict(list)
-        self.at: dict[Place, set[fx.Node]] = defaultdict(set)
         for part, node in trace.nodes():
             if node in trace.modules:
                 self.calls[trace.modules[node]].append((part, node))
-            if (place := trace.places.get(node)) is not None:
-                self.at[place].add(node)
+        self.remover = Remover(trace)
         self.called = {node: self.modules[name] for node, name in trace.modules.items()}
         self.labels: dict[str, tuple[str | None, bool]] = {}
         # What each activation reads: the output of its normalization.
@@ -98,9 +81,10 @@ class _Finder:
         # What one site cannot switch off may keep another from it, so until nothing changes.
         while True:
             wanted = {node for draft in drafts.values() for node in draft.activations}
+            ways = {node: self.remover.way(node, self.sources[node], wanted) for node in wanted}
             refused = False
             for draft in drafts.values():
-                why = next((w for node in draft.activations if isinstance(w := self._way(node, wanted), str)), None)
+                why = next((way for node in draft.activations if isinstance(way := ways[node], str)), None)
                 if why is not None:
                     label = draft.found.activation
                     words = f"{label} follows, which cannot be switched off for it alone: {why}"
@@ -109,14 +93,11 @@ class _Finder:
                     refused = True
             if not refused:
                 break
-        found = [self._finished(draft, wanted) for draft in drafts.values()]
-        return found + self._functional()
-
-    def _finished(self, draft: _Draft, wanted: set[fx.Node]) -> Found:
-        if not draft.activations:
-            return draft.found
-        ways = dict.fromkeys(w for node in draft.activations if isinstance(w := self._way(node, wanted), Removal))
-        return replace(draft.found, removals=tuple(ways))
+        for draft in drafts.values():
+            if draft.activations:
+                removals = dict.fromkeys(way for node in draft.activations if isinstance(way := ways[node], Removal))
+                draft.found = replace(draft.found, removals=tuple(removals))
+        return [draft.found for draft in drafts.values()] + self._functional()
 
     def _functional(self) -> list[Found]:
         seen = {}
@@ -240,46 +221,6 @@ class _Finder:
         known |= {"cat": "a concatenation", "sigmoid": "a sigmoid, a gate,", "stack": "a concatenation"}
         return f"{known.get(name, name)} follows"
 
-    # How an activation is switched off.
-
-    def _way(self, node: fx.Node, wanted: set[fx.Node]) -> Removal | str:
-        """How the activation's call can go when all of `wanted` go, or why it cannot."""
-        place = self.trace.places.get(node)
-        if node.op == "call_module":
-            name = self.trace.modules[node]
-            if {n for _, n in self.calls[name]} <= wanted and not self._is_called_unseen(name):
-                return Removal(name)
-        if place is None:
-            return "it is called outside the model's own methods"
-        if place in self.trace.blocked or not self.at[place] <= wanted:
-            return "the same line of code serves others, which need it"
-        if isinstance(place, Slot):
-            return Removal(place.container, key=place.key)
-        return self._edit(node, place)
-
-    def _edit(self, node: fx.Node, place: Position) -> Removal | str:
-        """How a call or an operation goes from the method where it stands, by the first way that its source allows."""
-        if isinstance(self.modules[place.owner], fx.GraphModule):
-            return "it stands in the code that torch.fx has written; convert the model before torch.fx does"
-        kind, edit = type(self.modules[place.owner]), "it does not read the normalization's output by itself"
-        for chain in written_out.chains(node, self.sources[node]):
-            places = [self.trace.places.get(step) for step, _ in chain]
-            operations = [
-                Operation(at.start, at.end, _argument(step, argument))
-                for at, (step, argument) in zip(places, chain, strict=True)
-                if isinstance(at, Position) and (at.owner, at.method) == (place.owner, place.method)
-            ]
-            found = locate(kind, place.method, operations) if len(operations) == len(chain) else edit
-            if isinstance(found, Edit):
-                return Removal(place.owner, edit=found)
-            edit = found
-        return edit
-
-    def _is_called_unseen(self, name: str) -> bool:
-        """Whether a module whose forward could not be followed holds this one too."""
-        module = self.modules[name]
-        return any(child is module for parent in self.trace.failures for child in self.modules[parent].children())
-
     # What feeds it.
 
     def _source(self, norm: nn.Module, calls: list[tuple[str, fx.Node]]) -> tuple[str | None, bool]:
@@ -315,13 +256,6 @@ class _Finder:
                 return None
             node = node.all_input_nodes[0] if node.all_input_nodes else None
         return None
-
-
-def _argument(node: fx.Node, argument: int | str) -> int | str:
-    """An argument as the source has it: a method's first is its object."""
-    if node.op == "call_method" and isinstance(argument, int):
-        return argument - 1 if argument else OBJECT
-    return argument
 
 
 def _called(node: fx.Node, *targets: Callable[..., Any] | str) -> bool:

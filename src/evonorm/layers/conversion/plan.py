@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from evonorm.layers.conversion.applying import apply
-from evonorm.layers.conversion.finding import Removal, find
+from evonorm.layers.conversion.finding import find
 from evonorm.layers.conversion.policies import Policy, Site, Without
+from evonorm.layers.conversion.removing import Removal
 from evonorm.layers.conversion.rewriting import Edit
 from evonorm.layers.conversion.tracing import trace
 from evonorm.layers.functional import Backend

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from evonorm.layers import table
-from evonorm.layers.conversion.finding import Found, Removal
+from evonorm.layers.conversion.finding import Found
+from evonorm.layers.conversion.removing import Removal
 from evonorm.layers.functional import BACKENDS, Backend
 from evonorm.layers.statistics import groups_in_force
 
