@@ -93,7 +93,7 @@ def _cost(found: Trials[int], small: int, large: int) -> Finding:
     gaining = [layer for layer, (drop, error) in drops.items() if -drop > error]
     parts = [f"{listed(losing)} lose" if len(losing) > 1 else f"{losing[0]} loses"] if losing else []
     parts += [f"{listed(gaining)} gain" if len(gaining) > 1 else f"{gaining[0]} gains"] if gaining else []
-    told = "; ".join(f"{layer} {-drop:+.1f} ± {error:.1f}" for layer, (drop, error) in drops.items())
+    told = "; ".join(f"{layer} {-drop:+z.1f} ± {error:.1f}" for layer, (drop, error) in drops.items())
     return Finding(
         f"What does a batch of {small} cost, against one of {large}, at equal epochs?",
         ", ".join(parts) or "nothing that can be told from noise",
