@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evonorm import NormActivation, cli
-from evonorm.lab import optimizers, profile, training
+from evonorm.lab import optimizers, profile, run
 from evonorm.lab.config import TrainConfig
 from evonorm.lab.errors import UserError
 from tests.lab.pictures import pictures
@@ -93,8 +93,8 @@ def test_a_slow_stage_shows_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(where, name, slowed)
 
     delays = {"data": 0.05, "augmentation": 0.06, "gradient check": 0.07, "optimizer": 0.08, "rest": 0.09}
-    slow("data", training._Run, "_input")
-    slow("augmentation", training, "augment")
+    slow("data", run.Run, "_input")
+    slow("augmentation", run, "augment")
     slow("gradient check", nn.utils, "get_total_norm")
     slow("optimizer", optimizers.SGD, "_update")
     slow("rest", profile._Sampler, "step")

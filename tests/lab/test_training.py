@@ -21,6 +21,7 @@ from evonorm.lab import records, training
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent
+from evonorm.lab.run import Run
 from evonorm.lab.training import resolve, run_folder, train
 from evonorm.layers import kernels
 from tests.lab.pictures import pictures
@@ -113,7 +114,7 @@ def test_kill_9_and_resume_exactly(whole: records.Record, tmp_path: Path) -> Non
     program = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from evonorm.lab import training
+        from evonorm.lab import run, training
         from evonorm.lab.progress import Silent
         from tests.lab.pictures import pictures
         from tests.lab.test_training import CONFIG
@@ -125,7 +126,7 @@ def test_kill_9_and_resume_exactly(whole: records.Record, tmp_path: Path) -> Non
                 if Die.left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        training.CHECKPOINT_SECONDS = float(sys.argv[3])
+        run.CHECKPOINT_SECONDS = float(sys.argv[3])
         training.train(CONFIG, pictures(), Path(sys.argv[1]), watch=Die())
     """)
     root = Path(__file__).parents[2]
@@ -180,13 +181,13 @@ def test_divergence_stops_at_once_and_is_diagnosed(tmp_path: Path) -> None:
 
 def test_standardized_input_has_mean_0_and_deviation_1(tmp_path: Path) -> None:
     config, device = training.resolve(replace(CONFIG, standardize=True))
-    run = training._Run(config, pictures(), _folder(tmp_path), device, Silent())
+    run = Run(config, pictures(), _folder(tmp_path), device, Silent())
     images = run._scaled(run._input(run.train_set.pixels))
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(images.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
     flat = replace(pictures(), train_images=np.zeros((64, 32, 32, 3), np.uint8))
     with pytest.raises(UserError, match="a colour channel is constant"):
-        training._Run(config, flat, _folder(tmp_path / "flat"), device, Silent())
+        Run(config, flat, _folder(tmp_path / "flat"), device, Silent())
 
 
 def test_published_fault_shortens_epoch_and_validation(tmp_path: Path) -> None:

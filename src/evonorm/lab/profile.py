@@ -22,11 +22,13 @@ from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, record_function
 
-from evonorm.lab import machine, training
+from evonorm.lab import machine
 from evonorm.lab.config import TrainConfig
 from evonorm.lab.data import ImageDataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent, Watch
+from evonorm.lab.run import STAGE, STEP, Diverged, Run
+from evonorm.lab.training import resolve
 from evonorm.layers.modules import NormActivation
 
 WARM_UP_STEPS = 3
@@ -122,7 +124,7 @@ def profile(config: TrainConfig, dataset: ImageDataset, *, steps: int = STEPS, w
     watch = watch or Silent()
     if steps < 1:
         raise UserError(f"a profile needs at least 1 step: got {steps}")
-    resolved, device = training.resolve(config, watch)
+    resolved, device = resolve(config, watch)
     if device.type != "cpu":
         raise UserError(f"a profile splits steps computed by the CPU: got device={device}; use --device cpu")
     watch.say(f"{WARM_UP_STEPS} steps to warm up, then {steps} without and {steps} with the profiler, in turn")
@@ -132,11 +134,11 @@ def profile(config: TrainConfig, dataset: ImageDataset, *, steps: int = STEPS, w
     brief = replace(resolved, epochs=WARM_UP_STEPS + 2 * steps, validation_images=1)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         sampler = _Sampler(steps)
-        run = training._Run(brief, dataset, Path(folder), device, sampler)
+        run = Run(brief, dataset, Path(folder), device, sampler)
         sampler.model = run.model
         try:
             run.go(sampler.between)
-        except training.Diverged as fault:
+        except Diverged as fault:
             raise UserError(f"the run diverged during the profile: {fault}") from fault
         finally:
             sampler.end()
@@ -188,7 +190,7 @@ class _Sampler(Silent):
         if self._profiler:
             self._profiler.stop()
             recorded: Any = self._profiler.events()  # type: ignore[no-untyped-call]
-            self.profiled += [event for event in recorded if event.name == training.STEP]
+            self.profiled += [event for event in recorded if event.name == STEP]
             self._profiler = None
 
     def _begin(self) -> None:
@@ -224,12 +226,12 @@ def _assign(event: Any, part: str, kinds: dict[int, str], spent: dict[str, float
 def _part(event: Any, parent: Any, part: str, kinds: Mapping[int, str]) -> str:
     """The part of an event whose parent belongs to `part`."""
     name = event.name
-    if name.startswith(training.STAGE):
-        stage = name.removeprefix(training.STAGE)
+    if name.startswith(STAGE):
+        stage = name.removeprefix(STAGE)
         return stage if stage in PARTS else "rest"
     if name.startswith(_MODULE):
         return f"{name.removeprefix(_MODULE)}, forward"
-    if parent.name == training.STAGE + "forward":
+    if parent.name == STAGE + "forward":
         return "other network, forward"
     if name.startswith(_NODE):
         kind = kinds.get(event.sequence_nr, "rest")
