@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from evonorm.lab.sweep.distributions import grid_values, quantile
 from evonorm.lab.sweep.journal import Trial
-from evonorm.lab.sweep.schema import Metric, Parameter, Sweep
+from evonorm.lab.sweep.parameters import Parameter
+from evonorm.lab.sweep.schema import Metric, Sweep
 
 # A Gaussian process costs the cube of its trials; beyond these, TPE serves.
 GP_TRIALS = 200
