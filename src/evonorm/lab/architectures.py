@@ -21,7 +21,7 @@ ARCHITECTURE_BUDGETS = {
     budget.name: budget
     for budget in (
         Budget("quick", 1, 320, 500, "10 steps a run: shows that it works, tells nothing", batch_size=32),
-        Budget("hour", 2, 3_200, 1_000, "200 steps a run: an estimated half hour a seed on two cores", batch_size=32),
+        Budget("hour", 2, 3_200, 1_000, "200 steps a run: 25 minutes a seed on two cores", batch_size=32),
         Budget("full", 60, None, None, "the report's own 60 epochs on every image"),
     )
 }
