@@ -9,6 +9,7 @@ import pytest
 
 from evonorm.lab import records
 from evonorm.lab.report import architectures, batches, lines, page
+from tests.lab import listed
 
 NAME = "architectures-hour-0123456789abcdef.json"
 PARAMETERS = {"bn-relu": 1_000, "evonorm-b0": 1_100, "evonorm-s0": 1_200}
@@ -32,17 +33,7 @@ def made(
                 run = f"{model}-{layer}-{seed}".replace(":", "-").replace("<", "")
                 entries.append({"model": model, "layer": layer, "seed": seed, "run": run})
                 _record(folder / run, model, layer, seed, truth(model, layer, seed), images)
-    dataset = {"name": "pictures", "fingerprint": "0123456789abcdef", "notice": None, "classes": list("abcdefghij")}
-    records.write_json(
-        folder / NAME,
-        {
-            "schema": 1,
-            "updated": "2026-01-01T00:00:00Z",
-            "budget": {"name": "hour", "epochs": 1, "meaning": "a test"},
-            "dataset": {**dataset, "train_images": 1000, "test_images": 1000},
-            "entries": entries,
-        },
-    )
+    listed.write(folder / NAME, entries)
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evonorm.lab import records
 from evonorm.lab.report import batches, page
+from tests.lab import listed
 
 NAME = "batch-size-hour-0123456789abcdef.json"
 
@@ -26,17 +27,7 @@ def made(folder: Path, truth: Callable[[str, int], float], *, sizes: tuple[int, 
                 accuracy = truth(layer, size) + 0.004 * seed
                 records.append_metrics(folder / run, {"epoch": 1, **losses, "val_accuracy": accuracy})
                 records.write_json(folder / run / "summary.json", {"status": "finished", "seconds": 1.0})
-    dataset = {"name": "pictures", "fingerprint": "0123456789abcdef", "notice": None, "classes": list("abcdefghij")}
-    records.write_json(
-        folder / NAME,
-        {
-            "schema": 1,
-            "updated": "2026-01-01T00:00:00Z",
-            "budget": {"name": "hour", "epochs": 1, "meaning": "a test"},
-            "dataset": {**dataset, "train_images": 1000, "test_images": 1000},
-            "entries": entries,
-        },
-    )
+    listed.write(folder / NAME, entries)
     return folder
 
 

@@ -11,6 +11,7 @@ from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.report import ladder, ladder_findings, ladder_page, lines, page
 from evonorm.lab.report.ladder import Setting
+from tests.lab import listed
 
 RATES = (0.001, 0.01, 0.1)
 NAME = "learning-rate-hour-0123456789abcdef.json"
@@ -37,17 +38,7 @@ def made(
                         entries.append({**place, "seed": seed, "run": run})
                         if not absent(layer, rate, seed):
                             _record(folder / run, layer, rate, seed, truth(layer, optimizer, pixels, rate, seed))
-    dataset = {"name": "pictures", "fingerprint": "0123456789abcdef", "notice": None, "classes": list("abcdefghij")}
-    records.write_json(
-        folder / NAME,
-        {
-            "schema": 1,
-            "updated": "2026-01-01T00:00:00Z",
-            "budget": {"name": "hour", "epochs": 1, "meaning": "a test"},
-            "dataset": {**dataset, "train_images": 1000, "test_images": 1000},
-            "entries": entries,
-        },
-    )
+    listed.write(folder / NAME, entries)
     return folder
 
 
