@@ -29,7 +29,7 @@ WITHOUT_TORCH = [
 ]
 CORE_NEEDS = {"torch", "evonorm"}
 # Imported where a name asks for them.
-OPTIONAL = {"models/names.py": {"torchvision", "timm"}}
+OPTIONAL = {"models/names.py": {"torchvision", "timm"}, "layers/constructors.py": {"timm"}}
 
 
 def imported(path: Path, *, at_top: bool = False) -> set[str]:

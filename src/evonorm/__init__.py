@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evonorm import functional as functional
     from evonorm import models as models
+    from evonorm.layers.batches import convert_sync as convert_sync
+    from evonorm.layers.batches import update_statistics as update_statistics
+    from evonorm.layers.constructors import norm_layer as norm_layer
+    from evonorm.layers.constructors import register_timm as register_timm
     from evonorm.layers.conversion import Plan as Plan
     from evonorm.layers.conversion import convert as convert
     from evonorm.layers.conversion import from_timm as from_timm
@@ -26,13 +30,17 @@ __all__ = [
     "Plan",
     "__version__",
     "convert",
+    "convert_sync",
     "from_timm",
     "functional",
     "models",
     "names",
     "norm_act",
+    "norm_layer",
     "parameter_groups",
     "plan",
+    "register_timm",
+    "update_statistics",
 ]
 
 _SUBMODULES = ("functional", "models")
@@ -40,11 +48,15 @@ _HOME = {
     "NormActivation": "evonorm.layers.modules",
     "Plan": "evonorm.layers.conversion",
     "convert": "evonorm.layers.conversion",
+    "convert_sync": "evonorm.layers.batches",
     "from_timm": "evonorm.layers.conversion",
     "names": "evonorm.layers.table",
     "norm_act": "evonorm.layers.functional",
+    "norm_layer": "evonorm.layers.constructors",
     "parameter_groups": "evonorm.layers.conversion",
     "plan": "evonorm.layers.conversion",
+    "register_timm": "evonorm.layers.constructors",
+    "update_statistics": "evonorm.layers.batches",
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from evonorm.layers import kernels, native, reference, table
 from evonorm.layers.statistics import groups_in_force
@@ -47,9 +48,34 @@ def norm_act(
     the kernel wherever one serves. sync: batch statistics are taken over all processes of torch.distributed, where it
     is initialized; each must then call this together with the others.
 
+    x and parameters may differ in dtype. torch.fx and every other kind of tensor with __torch_function__ see one call.
+
     Raises ValueError if the layer is unknown, x has another shape or dtype, groups does not divide C, a parameter has
-    another shape, is missing, or is none of the layer's, and if backend="kernel" does not serve, with the reason.
+    another shape, is missing, or is none of the layer's, and if backend="kernel" does not serve, with the reason;
+    TypeError if x is no tensor, or a number is none.
     """
+    tensors = (x, weight, bias, v, tau, running_mean, running_var)
+    if has_torch_function_variadic(*tensors):
+        dispatch: Any = handle_torch_function
+        return dispatch(  # type: ignore[no-any-return]
+            norm_act,
+            tensors,
+            x,
+            layer,
+            weight,
+            bias,
+            v=v,
+            tau=tau,
+            running_mean=running_mean,
+            running_var=running_var,
+            training=training,
+            groups=groups,
+            eps=eps,
+            momentum=momentum,
+            activate=activate,
+            backend=backend,
+            sync=sync,
+        )
     row = table.get(layer)
     parameters = {
         "weight": weight,
@@ -60,6 +86,10 @@ def norm_act(
         "running_var": running_var,
     }
     _check(row, x, parameters, training=training, activate=activate)
+    if momentum is None:
+        raise TypeError(
+            "momentum=None needs a count of batches, which NormActivation keeps; a function wants the number"
+        )
     setting = table.Setting(
         groups=groups_in_force(x.shape[1], groups) if row.grouped else 1,
         eps=row.eps if eps is None else eps,
@@ -98,6 +128,8 @@ def _replicas() -> int:
 def _check(
     row: table.NormAct, x: Tensor, parameters: dict[str, Tensor | None], *, training: bool, activate: bool
 ) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor: got {type(x).__name__}")
     if not 3 <= x.dim() <= 5:
         raise ValueError(f"x must be (N, C, *) with one to three spatial dimensions: got shape {tuple(x.shape)}")
     if x.dtype not in DTYPES:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from evonorm.layers import table
+from evonorm.layers.arguments import channels_and_layer, real, refuse_as_norm_layer
 from evonorm.layers.functional import BACKENDS, Backend, norm_act
 from evonorm.layers.statistics import groups_in_force
+
+_CUMULATIVE = "for an average over all batches build the layer with momentum=None, or call evonorm.update_statistics"
 
 
 class NormActivation(nn.Module):
@@ -21,11 +24,19 @@ class NormActivation(nn.Module):
     channels: C. layer: a name of the table (`evonorm layers`). groups, group_size: number of groups, or channels a
     group, of the layers with group statistics; fit_groups takes the largest divisor of C not above it, as the paper's
     code does. activate=False leaves affine alone of an EvoNorm, and normalization with affine of evonorm-s0a, -s1a,
-    -s2a and the others. eps: default the layer's own. momentum: weight of the newest batch in running statistics.
-    backend, sync: as in norm_act.
+    -s2a and the others. eps: default the layer's own. momentum: weight of the newest batch in running statistics; None
+    gives every batch the same, as in torch's norms. backend, sync: as in norm_act.
 
     Parameters and buffers, each (C,) and only where the layer has it: weight (1), bias (0), v (1), tau (0),
-    running_mean (0), running_var (1). Raises ValueError if the layer is unknown or groups does not divide C.
+    running_mean (0), running_var (1); with momentum=None also num_batches_tracked, a number.
+
+    torch's helpers know torch's own norms alone: in the place of torch.optim.swa_utils.update_bn stands
+    evonorm.update_statistics, of SyncBatchNorm.convert_sync_batchnorm evonorm.convert_sync. torch.fx records this
+    layer as one step. torch.jit.script refuses it; torch.compile, torch.export and torch.jit.trace take it.
+
+    Raises ValueError if the layer is unknown, groups does not divide C or a number is out of range; TypeError if one
+    is none, or if a constructor of torchvision or timm makes this as its norm_layer, since it adds an activation of
+    its own: see evonorm.convert and evonorm.norm_layer.
     Source: arXiv 2004.02967, and each row of the table.
     """
 
@@ -35,6 +46,7 @@ class NormActivation(nn.Module):
     tau: nn.Parameter | None
     running_mean: Tensor | None
     running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(
         self,
@@ -46,15 +58,15 @@ class NormActivation(nn.Module):
         fit_groups: bool = False,
         activate: bool = True,
         eps: float | None = None,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         backend: Backend = "auto",
         sync: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1: got channels={channels}")
+        refuse_as_norm_layer(self)
+        channels = channels_and_layer(channels, layer)
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
         row = table.get(layer)
@@ -63,8 +75,8 @@ class NormActivation(nn.Module):
         self.grouped = row.grouped
         self.groups = groups_in_force(channels, groups, group_size, fit=fit_groups) if row.grouped else 1
         self.activate = activate
-        self.eps = row.eps if eps is None else eps
-        self.momentum = momentum
+        self.eps = row.eps if eps is None else real("eps", eps)
+        self.momentum = None if momentum is None else real("momentum", momentum, at_most=1.0, otherwise=_CUMULATIVE)
         self.backend = backend
         self.sync = sync
 
@@ -78,6 +90,8 @@ class NormActivation(nn.Module):
         for name in ("running_mean", "running_var"):
             value = torch.empty(channels, device=device, dtype=dtype) if name in self._running else None
             self.register_buffer(name, value)
+        counts = momentum is None and self._running
+        self.register_buffer("num_batches_tracked", torch.tensor(0, device=device) if counts else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -85,12 +99,40 @@ class NormActivation(nn.Module):
         with torch.no_grad():
             for name, value in self._initial.items():
                 getattr(self, name).fill_(value)
+        self.reset_running_stats()
+
+    def reset_running_stats(self) -> None:
+        """Puts running statistics back to their initial values, as the method of torch's norms does."""
+        with torch.no_grad():
             for name in self._running:
                 getattr(self, name).fill_(1.0 if name == "running_var" else 0.0)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.zero_()
+
+    def __call__(self, x: Any) -> Any:
+        """As any module's; but torch.fx, whatever its tracer, records this layer as one step, with nothing inside.
+
+        So a graph's train() and eval() reach it, and hooks see values alone.
+        """
+        if not isinstance(x, fx.Proxy):
+            return super().__call__(x)
+        tracer: Any = x.tracer
+
+        def step(*args: Any) -> fx.Proxy:
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), args, {})  # type: ignore[no-any-return]
+
+        return tracer.call_module(self, step, (x,), {})
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script calls first."""
+        raise TypeError(
+            "torch.jit.script does not follow NormActivation, whose formula is chosen from a table: use torch.export "
+            "or torch.compile, or torch.jit.trace where it must be TorchScript"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x, y: (N, C, *). Raises ValueError if x has another number of channels."""
-        if x.dim() > 1 and x.shape[1] != self.channels:
+        if isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] != self.channels:
             raise ValueError(f"this layer has {self.channels} channels: got x of shape {tuple(x.shape)}")
         return norm_act(
             x,
@@ -104,24 +146,39 @@ class NormActivation(nn.Module):
             training=self.training,
             groups=self.groups,
             eps=self.eps,
-            momentum=self.momentum,
+            momentum=self._share(),
             activate=self.activate,
             backend=self.backend,
             sync=self.sync,
         )
+
+    def _share(self) -> float:
+        """Of this batch in the running statistics; counts it."""
+        if self.num_batches_tracked is not None and self.training:
+            self.num_batches_tracked.add_(1)
+        if self.momentum is not None:
+            return self.momentum
+        if not (self.training and self._running):
+            return 0.0
+        if self.num_batches_tracked is None:
+            raise ValueError(f"momentum=None was set after construction; {_CUMULATIVE}")
+        return 1.0 / float(self.num_batches_tracked)
 
     def extra_repr(self) -> str:
         """Layer, channels, and the groups in force."""
         parts = [f"{self.channels}", f"layer={self.layer!r}"]
         parts += [f"groups={self.groups}"] if self.grouped else []
         parts += [f"eps={self.eps:g}"] if self._initial else []
-        parts += [f"momentum={self.momentum:g}"] if self._running else []
+        parts += ["momentum=None" if self.momentum is None else f"momentum={self.momentum:g}"] if self._running else []
         parts += [] if self.activate else ["activate=False"]
         parts += [] if self.backend == "auto" else [f"backend={self.backend!r}"]
         parts += ["sync=True"] if self.sync else []
         return ", ".join(parts)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # torch's batch norms count batches, which a fixed momentum has no use for.
-        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        # torch's batch norms always count batches, for which a fixed momentum has no use.
+        if self.num_batches_tracked is None:
+            state_dict.pop(f"{prefix}num_batches_tracked", None)
+        else:
+            state_dict.setdefault(f"{prefix}num_batches_tracked", self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)

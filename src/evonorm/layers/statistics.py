@@ -8,6 +8,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from evonorm.layers.arguments import whole
+
 
 class Statistics:
     """The statistics of x: (N, C, *), each shaped to broadcast against x: (N or 1, C, 1, ...).
@@ -103,7 +105,7 @@ class Statistics:
 
     def _group_var(self) -> Tensor:
         """(N, groups, 1, 1, ...)."""
-        if torch.compiler.is_compiling() and torch.compiler.is_exporting():
+        if exporting():
             # Fewer steps, and fast where a group's values are one stretch of memory, as in what runs exported graphs.
             grouped = self._grouped(self.x)
             within = tuple(range(2, grouped.dim()))
@@ -132,6 +134,13 @@ class Statistics:
         if running is not None and self.x.numel() > 0:
             with torch.no_grad():
                 running.lerp_(batch.detach().flatten().to(running.dtype), self.momentum)
+
+
+def exporting() -> bool:
+    """Whether torch.export or torch.jit.trace follows this, whose result other programs run."""
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return torch._C._get_tracing_state() is not None
 
 
 def cast(t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -176,11 +185,12 @@ def groups_in_force(channels: int, groups: int = 32, group_size: int | None = No
 
     groups: wanted number of groups; group_size: wanted channels a group, which takes the place of `groups`.
     fit: where the wanted number does not divide, take the largest divisor of `channels` below it.
-    Raises ValueError if it does not divide and `fit` is off, or if it is below 1.
+    Raises ValueError if it does not divide and `fit` is off, or if it is below 1; TypeError if it is no whole number.
     """
-    name, wanted = ("groups", groups) if group_size is None else ("group_size", group_size)
-    if wanted < 1:
-        raise ValueError(f"{name} must be at least 1: got {name}={wanted}")
+    name, given = ("groups", groups) if group_size is None else ("group_size", group_size)
+    wanted = given
+    if type(given) is not int or given < 1:  # a compiler follows the comparison alone
+        wanted = whole(name, given, otherwise=f"without {name} there are 32 groups")
     if channels % wanted != 0:
         fitting = _largest_divisor(channels, wanted)
         if not fit:

@@ -85,6 +85,15 @@ class NormAct:
         """The name under which a fused kernel computes this row, if there is one."""
         return self.variant_of or self.name
 
+    @property
+    def normalizes_alone(self) -> bool:
+        """Whether a normalization remains when the activation is off."""
+        return self.affine and self.linear is not _affine_alone
+
+
+def _affine_alone(x: Tensor, s: Statistics, p: Parameters, affine: Affine) -> Tensor:
+    return affine(x)
+
 
 def _evonorm(
     name: str, text: str, formula: Formula, *, v: bool = False, batch: bool = False, grouped: bool = False
@@ -93,7 +102,7 @@ def _evonorm(
         name,
         text=f"{text} * weight + bias",
         formula=formula,
-        linear=lambda x, s, p, affine: affine(x),
+        linear=_affine_alone,
         source=LIU,
         parameters={"v": 1.0} if v else {},
         running=("running_var",) if batch else (),

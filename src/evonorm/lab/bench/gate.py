@@ -63,6 +63,7 @@ def check(module: nn.Module, case: Case, *, training: bool, seed: int = 0) -> Ve
     The module's mode is set and its running statistics advance by a batch.
     """
     assert isinstance(module, NormActivation), "the gate is for layers of the table"
+    assert module.momentum is not None, "what is measured blends by a fixed momentum"
     generator = torch.Generator().manual_seed(seed)
     channels, height, width = case.shape[1:]
     batch = min(case.shape[0], max(2, ELEMENTS // (channels * height * width)))

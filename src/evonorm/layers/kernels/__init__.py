@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evonorm.layers.kernels import library, ops
+from evonorm.layers.statistics import exporting
 from evonorm.layers.table import NormAct, Setting
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -57,8 +58,10 @@ def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
     if row.native == "batch_norm" and setting.training and x.numel() == x.shape[1]:
         return "one value a channel, which has no variance"
     if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting():
+        if exporting():
             return "export, whose result other programs must run"
+    elif exporting():
+        return "torch.jit.trace, whose result other programs must run"
     elif _transformed():
         return "a torch.func transform"
     return None

@@ -1,0 +1,110 @@
+"""Layers for constructors of other libraries, which ask for a norm by a callable or by a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from evonorm.layers import table
+from evonorm.layers.functional import Backend
+from evonorm.layers.modules import NormActivation
+
+
+def norm_layer(
+    layer: str,
+    *,
+    groups: int = 32,
+    group_size: int | None = None,
+    fit_groups: bool = True,
+    eps: float | None = None,
+    momentum: float | None = 0.1,
+    backend: Backend = "auto",
+    sync: bool = False,
+) -> Callable[[int], NormActivation]:
+    """What torchvision's constructors take as norm_layer: channels -> `layer` without its activation.
+
+    resnet18(norm_layer=evonorm.norm_layer("gn-relu")) normalizes by group wherever it had a BatchNorm, and keeps its
+    own activations: constructors add one after each norm, or an addition, whatever the norm. So only layers that
+    normalize without their activation serve: bn-*, gn-*, frn-tlu, evonorm-s0a, -s1a, -s2a. The others, whose
+    activation is part of the formula, go in after construction, in the place of both: evonorm.convert.
+
+    The arguments are those of NormActivation; fit_groups takes the largest divisor of the channels not above groups.
+    timm's constructors refuse the result, since some of them would take it for norm and activation in one: see
+    evonorm.register_timm. Raises ValueError if the layer is unknown or does not normalize alone.
+    """
+    row = table.get(layer)
+    if not row.normalizes_alone:
+        serve = ", ".join(other.name for other in table.TABLE if other.normalizes_alone)
+        raise ValueError(
+            f"{layer} does not normalize without its activation, and constructors add their own: build the model with "
+            f"its default norm_layer, then evonorm.convert(model, {layer!r}); as norm_layer serve {serve}"
+        )
+    settings = {"groups": groups, "group_size": group_size, "fit_groups": fit_groups, "eps": eps, "momentum": momentum}
+    return _NormLayer(layer, {**settings, "backend": backend, "sync": sync})
+
+
+class _NormLayer:
+    """Not a function: timm takes functions, and calls them with or without an activation in mind."""
+
+    def __init__(self, layer: str, settings: dict[str, Any]) -> None:
+        self.layer = layer
+        self.settings = settings
+
+    def __call__(self, channels: int) -> NormActivation:
+        return NormActivation(channels, self.layer, activate=False, **self.settings)
+
+    def __repr__(self) -> str:
+        return f"evonorm.norm_layer({self.layer!r})"
+
+
+def register_timm(
+    *, groups: int = 32, group_size: int | None = None, fit_groups: bool = True, backend: Backend = "auto"
+) -> dict[str, str]:
+    """Makes every layer known to timm, by name: {"evonorm-s0": "evonorm.s0", ...}, layer -> timm's name for it.
+
+    timm.create_model("efficientnet_b0", norm_layer="evonorm.s0"), and timm.layers.create_norm_act_layer, then build
+    NormActivation: whole where the model has norm and activation, with activate=False where it has the norm alone. A
+    model that takes norm and activation apart, such as timm's ResNet, does not find the name: convert it. The
+    model's act_layer is not asked, as for timm's own EvoNorms: the layer has its activation.
+
+    groups, group_size, fit_groups, backend: as in NormActivation, for all models built from now on; the last call
+    counts. timm's own names (evonorms0, ...) stay timm's. Raises ModuleNotFoundError with the remedy without timm.
+    """
+    try:
+        from timm.layers import create_norm_act
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("evonorm.register_timm needs timm: pip install 'evonorm[timm]'") from error
+    settings = {"groups": groups, "group_size": group_size, "fit_groups": fit_groups, "backend": backend}
+    # timm cuts a name at its first hyphen.
+    known = {layer: layer.replace("-", ".") for layer in table.names()}
+    for layer, name in known.items():
+        create_norm_act._NORM_ACT_MAP[name] = _for_timm(layer, settings)
+    return known
+
+
+def _for_timm(layer: str, settings: dict[str, Any]) -> Callable[..., nn.Module]:
+    def build(
+        channels: int,
+        *,
+        apply_act: bool = True,
+        drop_layer: Any = None,
+        act_layer: Any = None,
+        act_kwargs: Any = None,
+        inplace: bool = False,
+        eps: float | None = None,
+        momentum: float | None = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> nn.Module:
+        """As timm calls it. What says how the activation is made (act_layer, act_kwargs, inplace) is not asked."""
+        if drop_layer is not None:
+            raise ValueError(
+                f"{layer} drops nothing between norm and activation: build the model without drop_block_rate"
+            )
+        own: dict[str, Any] = {"eps": eps, "momentum": momentum, "device": device, "dtype": dtype}
+        return NormActivation(channels, layer, activate=apply_act, **settings, **own)
+
+    return build
