@@ -173,7 +173,8 @@ def test_quantization_leaves_the_layer_whole(layer: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls its own quantization deprecated
         prepared = quantize_fx.prepare_fx(copy.deepcopy(model), get_default_qconfig_mapping(), (x,))
-        assert torch.equal(prepared(x), model(x))
+        # Preparing folds the batch norms that were kept into their convolutions, which rounds otherwise.
+        torch.testing.assert_close(prepared(x), model(x), rtol=1e-3, atol=1e-3)
         if "fbgemm" not in torch.backends.quantized.supported_engines:
             pytest.skip("no engine for quantized convolutions here")
         quantized = quantize_fx.convert_fx(prepared)

@@ -71,10 +71,11 @@ def refuse_as_norm_layer(module: nn.Module) -> None:
         if isinstance(asks, nn.Module) and asks is not module:
             library = home.partition(".")[0]
             if library in LIBRARIES:
+                asked = f"{type(module).__name__} as norm_layer of {library}'s {type(asks).__name__}"
                 raise TypeError(
-                    f"{type(module).__name__} as norm_layer of {library}'s {type(asks).__name__}: it adds an activation of "
-                    "its own after each norm, so there would be two; build the model with its default norm_layer, then "
-                    f"evonorm.convert(model, layer); or pass {_REMEDIES[library]}"
+                    f"{asked}: it adds an activation of its own after each norm, so there would be two; build the "
+                    "model with its default norm_layer, then evonorm.convert(model, layer); or pass "
+                    + _REMEDIES[library]
                 )
             return
         frame = frame.f_back

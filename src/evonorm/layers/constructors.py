@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import nn
-
 from evonorm.layers import table
 from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
@@ -39,22 +36,22 @@ def norm_layer(
     if not row.normalizes_alone:
         serve = ", ".join(other.name for other in table.TABLE if other.normalizes_alone)
         raise ValueError(
-            f"{layer} does not normalize without its activation, and constructors add their own: build the model with "
-            f"its default norm_layer, then evonorm.convert(model, {layer!r}); as norm_layer serve {serve}"
+            f"{layer} does not normalize without its activation, and constructors add their own: build the model "
+            f"with its default norm_layer, then evonorm.convert(model, {layer!r}); as norm_layer serve {serve}"
         )
     settings = {"groups": groups, "group_size": group_size, "fit_groups": fit_groups, "eps": eps, "momentum": momentum}
     return _NormLayer(layer, {**settings, "backend": backend, "sync": sync})
 
 
 class _NormLayer:
-    """Not a function: timm takes functions, and calls them with or without an activation in mind."""
+    """Not a function: timm takes functions for norm and activation in one, or for the norm alone, as it happens."""
 
     def __init__(self, layer: str, settings: dict[str, Any]) -> None:
         self.layer = layer
         self.settings = settings
 
-    def __call__(self, channels: int) -> NormActivation:
-        return NormActivation(channels, self.layer, activate=False, **self.settings)
+    def __call__(self, channels: int, **more: Any) -> NormActivation:
+        return NormActivation(channels, self.layer, activate=False, **{**self.settings, **more})
 
     def __repr__(self) -> str:
         return f"evonorm.norm_layer({self.layer!r})"
@@ -67,25 +64,30 @@ def register_timm(
 
     timm.create_model("efficientnet_b0", norm_layer="evonorm.s0"), and timm.layers.create_norm_act_layer, then build
     NormActivation: whole where the model has norm and activation, with activate=False where it has the norm alone. A
-    model that takes norm and activation apart, such as timm's ResNet, does not find the name: convert it. The
-    model's act_layer is not asked, as for timm's own EvoNorms: the layer has its activation.
+    model that makes norm and activation apart, such as timm's ResNet, keeps its activations and takes the layers that
+    `norm_layer` takes, with theirs off; it refuses the others. A whole layer has its own activation: the model's
+    act_layer is not asked, as for timm's own EvoNorms.
 
     groups, group_size, fit_groups, backend: as in NormActivation, for all models built from now on; the last call
     counts. timm's own names (evonorms0, ...) stay timm's. Raises ModuleNotFoundError with the remedy without timm.
     """
     try:
-        from timm.layers import create_norm_act
+        from timm.layers import create_norm, create_norm_act
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("evonorm.register_timm needs timm: pip install 'evonorm[timm]'") from error
     settings = {"groups": groups, "group_size": group_size, "fit_groups": fit_groups, "backend": backend}
     # timm cuts a name at its first hyphen.
-    known = {layer: layer.replace("-", ".") for layer in table.names()}
+    known = {row.name: row.name.replace("-", ".") for row in table.TABLE}
     for layer, name in known.items():
-        create_norm_act._NORM_ACT_MAP[name] = _for_timm(layer, settings)
+        create_norm_act._NORM_ACT_MAP[name] = _whole(layer, settings)
+        alone = table.get(layer).normalizes_alone
+        create_norm._NORM_MAP[name] = _NormLayer(layer, settings) if alone else _refusing(layer)
     return known
 
 
-def _for_timm(layer: str, settings: dict[str, Any]) -> Callable[..., nn.Module]:
+def _whole(layer: str, settings: dict[str, Any]) -> Callable[..., NormActivation]:
+    """A function, which timm hands through its look-ups as it is."""
+
     def build(
         channels: int,
         *,
@@ -94,17 +96,21 @@ def _for_timm(layer: str, settings: dict[str, Any]) -> Callable[..., nn.Module]:
         act_layer: Any = None,
         act_kwargs: Any = None,
         inplace: bool = False,
-        eps: float | None = None,
-        momentum: float | None = 0.1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
+        **own: Any,
+    ) -> NormActivation:
         """As timm calls it. What says how the activation is made (act_layer, act_kwargs, inplace) is not asked."""
         if drop_layer is not None:
-            raise ValueError(
-                f"{layer} drops nothing between norm and activation: build the model without drop_block_rate"
-            )
-        own: dict[str, Any] = {"eps": eps, "momentum": momentum, "device": device, "dtype": dtype}
-        return NormActivation(channels, layer, activate=apply_act, **settings, **own)
+            raise ValueError(f"{layer} drops nothing before its activation: build the model without drop_block_rate")
+        return NormActivation(channels, layer, activate=apply_act, **{**settings, **own})
 
     return build
+
+
+def _refusing(layer: str) -> Callable[..., NormActivation]:
+    def refuse(channels: int, **own: Any) -> NormActivation:
+        raise ValueError(
+            f"{layer} takes the activation with it, and this model makes norm and activation apart: build the model "
+            f"with its default norm_layer, then evonorm.convert(model, {layer!r})"
+        )
+
+    return refuse
