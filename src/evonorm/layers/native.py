@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evonorm.layers.statistics import cast, exporting
+from evonorm.layers.statistics import cast, exporting, unwatched
 from evonorm.layers.table import NormAct, Setting
 
 
@@ -47,15 +47,14 @@ def _batch_norm(
     dtype: torch.dtype | None,
 ) -> Tensor:
     running = (parameters.get("running_mean"), parameters.get("running_var"))
-    # Autograd keeps what it is given, and the next call, before this one's backward, may change the layer's own.
-    apart = setting.training or (torch.is_grad_enabled() and not exporting())
+    # The backward in evaluation reads them, and a call in training may come first and change the layer's own.
+    apart = not setting.training and torch.is_grad_enabled() and not exporting()
     mean, var = (_in(t, dtype, copy=apart) for t in running)
     y = F.batch_norm(x, mean, var, weight, bias, setting.training, setting.momentum, setting.eps)
     if setting.training:
-        with torch.no_grad():
-            for kept, new in zip(running, (mean, var), strict=True):
-                if kept is not None and new is not None:
-                    kept.copy_(new)
+        for kept, new in zip(running, (mean, var), strict=True):
+            if kept is not None and new is not None and new is not kept:
+                unwatched(kept).copy_(new)
     return y
 
 

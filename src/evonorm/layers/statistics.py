@@ -132,8 +132,17 @@ class Statistics:
     def _blend(self, running: Tensor | None, batch: Tensor) -> None:
         # An empty batch has no statistics; its NaN must not reach the running ones.
         if running is not None and self.x.numel() > 0:
-            with torch.no_grad():
-                running.lerp_(batch.detach().flatten().to(running.dtype), self.momentum)
+            unwatched(running).lerp_(batch.detach().flatten().to(running.dtype), self.momentum)
+
+
+def unwatched(running: Tensor) -> Tensor:
+    """Running statistics as they are updated: a backward that still holds them does not read them.
+
+    torch's batch_norm keeps what it was given for the backward, also in training, where it needs none of it; it changes
+    the tensors in place itself without autograd's knowledge, and so must whoever else does between the two. What does
+    read them, the backward in evaluation, is given a copy.
+    """
+    return running.data
 
 
 def exporting() -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evonorm.layers.kernels import library, ops
-from evonorm.layers.statistics import exporting
+from evonorm.layers.statistics import exporting, unwatched
 from evonorm.layers.table import NormAct, Setting
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -127,9 +127,8 @@ def _running_moments(parameters: dict[str, Tensor | None]) -> Tensor:
 def _blend(row: NormAct, parameters: dict[str, Tensor | None], batch: Tensor, count: int, momentum: float) -> None:
     """running = (1 - momentum) * running + momentum * batch; torch's own norms keep the unbiased variance."""
     mean, var = parameters.get("running_mean"), parameters.get("running_var")
-    with torch.no_grad():
-        if mean is not None:
-            mean.lerp_(batch[0].to(mean.dtype), momentum)
-        if var is not None:
-            unbiased = batch[1] * (count / (count - 1)) if row.native else batch[1]
-            var.lerp_(unbiased.to(var.dtype), momentum)
+    if mean is not None:
+        unwatched(mean).lerp_(batch[0].to(mean.dtype), momentum)
+    if var is not None:
+        unbiased = batch[1] * (count / (count - 1)) if row.native else batch[1]
+        unwatched(var).lerp_(unbiased.to(var.dtype), momentum)
