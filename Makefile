@@ -1,6 +1,7 @@
 ## make reproduce   set up, then the report's comparison and its page   (BUDGET=quick|hour|full DATA=... OUT=runs)
 ## make test        set up, then lint, types and tests
 ## make lint        set up, then lint and types alone
+## make oldest      set up, then the layers' tests with the oldest torch, torchvision and timm that pyproject.toml admits
 ## make sanitize    set up, then the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
 ## make kills       set up, then a sweep killed with kill -9 at random moments   (KILLS=50)
@@ -12,7 +13,7 @@ BUDGET ?= quick
 OUT ?= runs
 KILLS ?= 50
 
-.PHONY: reproduce test lint sanitize zoo kills clean setup
+.PHONY: reproduce test lint oldest sanitize zoo kills clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -46,6 +47,19 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest -n auto
+
+# Tests that need something newer skip themselves, with the reason. $(PYTHON) must be one that this torch was built for.
+oldest: build/oldest/ready build/kernels.ready
+	PYTHONPATH=src build/oldest/bin/python -m pytest tests/layers
+
+OLDEST = import tomllib, pathlib; p = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
+  print(*(r.replace('>=', '==') for r in p['dependencies'] + p['optional-dependencies']['lab'] + p['optional-dependencies']['timm'] \
+  if r.startswith(('torch', 'timm'))))
+
+build/oldest/ready: pyproject.toml
+	$(PYTHON) -m venv --clear build/oldest
+	build/oldest/bin/python -m pip install --quiet $$($(PYTHON) -c "$(OLDEST)") numpy pytest hypothesis
+	touch $@
 
 # Python itself is not built with sanitizers, so they are loaded before it, and leaks of its own are not looked for.
 sanitize: setup

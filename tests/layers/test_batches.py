@@ -219,8 +219,20 @@ def test_convert_sync() -> None:
     layer = NormActivation(8, "bn-relu")
     assert evonorm.convert_sync(layer) is layer
     assert layer.sync
-    with pytest.raises(ValueError, match=r"1 is a LazyBatchNorm2d, .*run the model once on a batch"):
-        evonorm.convert_sync(nn.Sequential(nn.ReLU(), nn.LazyBatchNorm2d()))
+
+
+@pytest.mark.parametrize("norm", [nn.LazyBatchNorm2d, nn.LazyBatchNorm1d, nn.LazyInstanceNorm2d])
+def test_lazy_norms_are_refused_until_they_know_their_channels(norm: type[nn.Module]) -> None:
+    model = nn.Sequential(nn.ReLU(), norm(track_running_stats=True))
+    for call in (evonorm.convert_sync, lambda model: evonorm.update_statistics(batches(), model)):
+        with pytest.raises(
+            ValueError, match=rf"1 is a {norm.__name__}, .*run the model once on a batch before evonorm"
+        ):
+            call(model)
+    if norm is not nn.LazyBatchNorm1d:
+        model(batches()[0])
+        evonorm.update_statistics(batches(), model)
+        assert model[1].num_batches_tracked == 4
 
 
 def test_the_statistics_of_one_batch() -> None:

@@ -32,25 +32,26 @@ def test_what_normalizes_without_its_activation(row) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "efficientnet_b0", "regnet_y_400mf"]
+    "name", ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf"]
 )
 def test_torchvisions_constructors_refuse_the_class(name: str) -> None:
     """Bare, as a partial, and behind a function of the user's: the constructor would add a second activation."""
     models = pytest.importorskip("torchvision").models
-    if name == "shufflenet_v2_x0_5":
-        pytest.skip("it has no norm_layer")
     for given in (
         NormActivation,
         functools.partial(NormActivation, layer="evonorm-s0", fit_groups=True),
         lambda channels: NormActivation(channels, "bn-relu"),
     ):
-        with pytest.raises(TypeError, match=rf"norm_layer of torchvision's \w+: it adds an activation.*{CONVERT}"):
+        with pytest.raises(
+            TypeError, match=rf"norm_layer of torchvision's \w+: it has activations of its own.*{CONVERT}"
+        ):
             models.get_model(name, norm_layer=given)
 
 
 def test_other_modules_build_the_class_as_they_like() -> None:
     """Also inside a constructor of torchvision's: who asks is the block, and it is the user's."""
-    resnet = pytest.importorskip("torchvision").models.resnet
+    torchvision = pytest.importorskip("torchvision")
+    resnet = torchvision.models.resnet
 
     class Block(resnet.BasicBlock):
         def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample=None, *others, **settings) -> None:
@@ -59,6 +60,13 @@ def test_other_modules_build_the_class_as_they_like() -> None:
 
     model = resnet.ResNet(Block, [1, 1, 1, 1])
     assert sum(isinstance(module, NormActivation) for module in model.modules()) == 4
+
+    conv = functools.partial(
+        torchvision.ops.Conv2dNormActivation, 3, 8, norm_layer=lambda c: NormActivation(c, groups=4)
+    )
+    assert isinstance(conv(activation_layer=None)[1], NormActivation)
+    with pytest.raises(TypeError, match="norm_layer of torchvision's Conv2dNormActivation"):
+        conv()
 
     class Sub(NormActivation):
         def __init__(self, channels: int) -> None:

@@ -59,8 +59,9 @@ def channels_and_layer(channels: Any, layer: Any) -> int:
 def refuse_as_norm_layer(module: nn.Module) -> None:
     """Raises TypeError if a constructor of torchvision or timm asks for `module`, as for its norm_layer.
 
-    Such a constructor adds its own activation after every norm, so that there would be two. Who asks is the module
-    whose method is nearest in the calls that led here, whatever functions lie between (a lambda, a partial).
+    Such a constructor puts its own activations beside its norms, so that there would be two; unless it was told not to,
+    by activation_layer=None. Who asks is the module whose method is nearest in the calls that led here, whatever
+    functions lie between (a lambda, a partial).
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -70,10 +71,10 @@ def refuse_as_norm_layer(module: nn.Module) -> None:
         asks = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if isinstance(asks, nn.Module) and asks is not module:
             library = home.partition(".")[0]
-            if library in LIBRARIES:
+            if library in LIBRARIES and frame.f_locals.get("activation_layer", "own") is not None:
                 asked = f"{type(module).__name__} as norm_layer of {library}'s {type(asks).__name__}"
                 raise TypeError(
-                    f"{asked}: it adds an activation of its own after each norm, so there would be two; build the "
+                    f"{asked}: it has activations of its own beside its norms, so there would be two; build the "
                     "model with its default norm_layer, then evonorm.convert(model, layer); or pass "
                     + _REMEDIES[library]
                 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from evonorm.layers.modules import NormActivation
@@ -24,8 +24,10 @@ def update_statistics(loader: Iterable[Any], model: nn.Module, device: torch.dev
 
     The model runs in training mode (dropout too, as in update_bn), eagerly, without gradients; modes and momenta are
     then what they were. A model without running statistics is left alone, and not run. Raises ValueError if `loader`
-    is empty, TypeError if a batch is something else; the statistics are those before, if that is the first one.
+    is empty or a norm is lazy, TypeError if a batch is something else; the statistics are those before, if that is the
+    first one.
     """
+    _refuse_lazy(model, "update_statistics")
     kept: list[Any] = [module for module in model.modules() if _keeps(module)]
     if not kept:
         return
@@ -67,16 +69,20 @@ def convert_sync(model: nn.Module) -> nn.Module:
     that has batch statistics. Ours run on any device; SyncBatchNorm, in whose place torch's go, on GPUs alone. A
     model that is itself a batch norm gives a new one. Raises ValueError if a batch norm is lazy.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and isinstance(module, LazyModuleMixin):
-            raise ValueError(
-                f"{name or 'the model'} is a {type(module).__name__}, which does not know its channels yet: "
-                "run the model once on a batch before evonorm.convert_sync"
-            )
+    _refuse_lazy(model, "convert_sync")
     for module in model.modules():
         if isinstance(module, NormActivation) and _keeps(module):
             module.sync = True
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _refuse_lazy(model: nn.Module, what: str) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and isinstance(module, LazyModuleMixin):
+            raise ValueError(
+                f"{name or 'the model'} is a {type(module).__name__}, which does not know its channels yet: "
+                f"run the model once on a batch before evonorm.{what}"
+            )
 
 
 def _keeps(module: Any) -> bool:
