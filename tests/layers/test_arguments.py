@@ -59,6 +59,23 @@ def test_a_function_says_what_is_wrong_with_groups(groups) -> None:
         norm_act(torch.ones(1, 8, 2, 2), "evonorm-s1", groups=groups)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"eps": "1e-5"}, "eps must be a number: got eps='1e-5'"),
+        ({"eps": True}, "eps must be a number: got eps=True"),
+        ({"momentum": "0.1"}, "momentum must be a number: got momentum='0.1'"),
+        ({"momentum": None}, "momentum must be a number: got momentum=None; an average over all batches needs a count"),
+        ({"momentum": 2}, "momentum must be between 0 and 1: got momentum=2"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layer", ["evonorm-b1", "bn-relu"])
+def test_a_function_says_what_is_wrong_with_numbers(layer: str, settings, words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=re.escape(words)):
+        norm_act(torch.ones(2, 8, 2, 2), layer, training=True, **settings)
+
+
 @pytest.mark.parametrize("x", [np.ones((1, 8, 2, 2)), [1.0], None, 3.0])
 def test_what_is_no_tensor(x) -> None:
     for call in (NormActivation(8, groups=4), lambda x: norm_act(x, "evonorm-s1", groups=4)):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from evonorm.layers import kernels, native, reference, table
+from evonorm.layers.arguments import real
 from evonorm.layers.statistics import groups_in_force
 
 Backend = Literal["auto", "kernel", "reference"]
@@ -86,10 +87,11 @@ def norm_act(
         "running_var": running_var,
     }
     _check(row, x, parameters, training=training, activate=activate)
-    if momentum is None:
-        raise TypeError(
-            "momentum=None needs a count of batches, which NormActivation keeps; a function wants the number"
-        )
+    if type(momentum) is not float:
+        counted = "an average over all batches needs a count, which NormActivation(..., momentum=None) keeps"
+        momentum = real("momentum", momentum, at_most=1.0, otherwise=counted)
+    if eps is not None and type(eps) is not float:
+        eps = real("eps", eps)
     setting = table.Setting(
         groups=groups_in_force(x.shape[1], groups) if row.grouped else 1,
         eps=row.eps if eps is None else eps,

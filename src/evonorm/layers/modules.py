@@ -175,6 +175,11 @@ class NormActivation(nn.Module):
         parts += ["sync=True"] if self.sync else []
         return ", ".join(parts)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        # A module pickled whole before there was a count.
+        self._buffers.setdefault("num_batches_tracked", None)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # torch's batch norms always count batches, for which a fixed momentum has no use.
         if self.num_batches_tracked is None:
