@@ -148,7 +148,7 @@ def unwatched(running: Tensor) -> Tensor:
 def exporting() -> bool:
     """Whether torch.export or torch.jit.trace follows this, whose result other programs run."""
     if torch.compiler.is_compiling():
-        # Before torch 2.14 torch.compile takes is_exporting() for True; what it reads is right since 2.7.
+        # Before torch 2.14 torch.compile takes is_exporting() for True; the flag that it reads is right since 2.8.
         flag: bool | None = getattr(torch.compiler, "_is_exporting_flag", None)
         return torch.compiler.is_exporting() if flag is None else flag
     return torch._C._get_tracing_state() is not None
