@@ -79,7 +79,7 @@ def _run(options: Any) -> int:
     wanted = sinks(options.wandb, options.tensorboard)
     chosen = command.read(Path(options.file), data=options.data, settings=options.set)
     target = command.target(chosen, Path(options.file), load=lambda source: load(source, console), sinks=wanted)
-    with view.shown(console) as watch:
+    with view.shown(console, Path(options.out)) as watch:
         result = command.run(
             chosen,
             target,

@@ -17,14 +17,19 @@ import pytest
 from evonorm import cli
 from evonorm.lab.errors import UserError
 from evonorm.lab.sweep import journal, log, schema
-from evonorm.lab.sweep.program import Program, expand
+from evonorm.lab.sweep.macros import expand
+from evonorm.lab.sweep.program import Program
 
 PARAMETERS = {"lr": 1e-05, "trainer.depth": 3, "amp": True, "aug": False, "opt": {"name": "adam"}, "note": "a b"}
+
+
+FLAGS = ["lr=1e-05", "trainer.depth=3", "amp=True", "aug=False", "opt={'name': 'adam'}", "note=a b"]
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
 
 
@@ -37,7 +42,7 @@ def write(path: Path, text: str) -> Path:
     ("macro", "words"),
     [
         ("${env}", ["/usr/bin/env"]),
-        ("${interpreter}", [sys.executable]),
+        ("${interpreter}", ["python"]),
         ("${program}", ["train.py"]),
         (
             "${args}",
@@ -48,7 +53,7 @@ def write(path: Path, text: str) -> Path:
         ),
         (
             "${args_no_hyphens}",
-            ["lr=1e-05", "trainer.depth=3", "amp=True", "aug=False", "opt={'name': 'adam'}", "note=a b"],
+            FLAGS,
         ),
         (
             "${args_no_boolean_flags}",
@@ -59,7 +64,11 @@ def write(path: Path, text: str) -> Path:
         ("dir=${envvar:EVONORM_TEST}/x", ["dir=from the environment/x"]),
         ("${envvar:EVONORM_NOT_SET}", ["EVONORM_NOT_SET"]),
         ("hydra.run.dir=${now:%Y}", ["hydra.run.dir=${now:%Y}"]),
-        ("${oc.env:HOME}", ["${oc.env:HOME}"]),
+        ("${oc.env:HOME}", []),  # the agent leaves out what looks like a macro of its own and is none
+        ("home=${oc.env:HOME}", ["home=${oc.env:HOME}"]),
+        ("${args_append_hydra}", [f"+{flag}" for flag in FLAGS]),
+        ("${args_override_hydra}", [f"++{flag}" for flag in FLAGS]),
+        ("${args_dict}", list(PARAMETERS)),
     ],
 )
 def test_macros(macro: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,11 +133,14 @@ def test_a_script_that_fails_and_its_exit_code(here: Path, capsys: pytest.Captur
     write(here / "s.yaml", "program: train.py\nmethod: grid\nparameters: {x: {values: [1]}}")
     assert cli.main(["sweep", "s.yaml", "--out", "out"]) == cli.FAILED
     (trial,) = journal.read_trials(here / "out")
-    assert (trial.status, trial.errors, trial.error) == ("failed", 2, "the program ended with exit code 3")
+    assert (trial.status, trial.errors, trial.error) == ("failed", 2, "the program ended with exit code 3: on my way")
     assert (journal.trial_folder(here / "out", 0) / "log.txt").read_text().count("on my way") == 2
     capsys.readouterr()
     assert cli.main(["sweep", "status", "out"]) == 0
-    assert "trial 0 failed (the program ended with exit code 3): x=1" in capsys.readouterr().out
+    assert (
+        "trial 0 failed (the program ended with exit code 3: on my way; see out/trials/0000/log.txt): x=1"
+        in capsys.readouterr().out
+    )
 
 
 def test_nothing_is_left_running(here: Path) -> None:

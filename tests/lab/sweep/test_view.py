@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from evonorm.lab.sweep import schema, view
-from evonorm.lab.sweep.journal import Trial
+from evonorm.lab.sweep.journal import LOG, Trial, last_line, trial_folder
 
 SWEEP = schema.parse(
     {"method": "random", "metric": {"name": "loss"}, "run_cap": 5, "parameters": {"lr": {"min": 0.0, "max": 1.0}}}
@@ -25,7 +27,7 @@ def trials() -> dict[int, Trial]:
 
 def test_the_board_shows_it_all() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
-    board = view.Board(console)
+    board = view.Board(console, Path("sweep"))
     found = trials()
     board.begin(SWEEP, 5, {0: found[0]})
     for number in (1, 3):
@@ -41,9 +43,9 @@ def test_the_board_shows_it_all() -> None:
     assert running == ["2", "3", "2", "lr=0.75"]
 
 
-def test_lines_for_a_log_are_throttled() -> None:
+def test_every_trial_that_ends_is_a_line_of_a_log() -> None:
     file = io.StringIO()
-    with view.shown(Console(file=file, width=200)) as watch:
+    with view.shown(Console(file=file, width=200), Path("sweep")) as watch:
         watch.begin(SWEEP, None, {})
         for number, trial in trials().items():
             if number != 2:
@@ -52,20 +54,46 @@ def test_lines_for_a_log_are_throttled() -> None:
     assert lines[0] == "random sweep, no run_cap: trials until Ctrl-C"
     assert lines[1].startswith("trial 0 finished 0.5: lr=0.25 deep.n=3  [1 trials, 1 finished]")
     assert lines[2:] == [
-        "3 trials, 1 finished, 1 diverged, 1 failed",
+        "trial 1 failed (the roof fell in): lr=0.5  [2 trials, 1 finished, 1 failed]",
+        "trial 3 diverged 0.1: lr=0.9  [3 trials, 1 finished, 1 diverged, 1 failed]",
         "best loss 0.5, trial 0: lr=0.25 deep.n=3",
     ]
 
 
-def test_status_names_what_failed() -> None:
+def test_status_names_what_failed_and_its_log(tmp_path: Path) -> None:
     found = list(trials().values())
-    assert view.status({"name": "loss"}, found, found[0]).splitlines() == [
+    log = trial_folder(tmp_path, 1) / LOG
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert view.status({"name": "loss"}, found, found[0], tmp_path).splitlines() == [
         "4 trials: 1 finished, 1 diverged, 1 failed, 1 running",
         "best loss 0.5, trial 0: lr=0.25 deep.n=3",
-        "trial 1 failed (the roof fell in): lr=0.5",
+        f"trial 1 failed (the roof fell in; see {log}): lr=0.5",
     ]
-    assert view.status(None, [], None) == "0 trials: none yet"
+    assert view.status(None, [], None, tmp_path) == "0 trials: none yet"
 
 
 def test_durations() -> None:
     assert [view.duration(s) for s in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
+
+
+@pytest.mark.parametrize(
+    ("log", "last"),
+    [
+        ("", ""),
+        ("\n  \n", ""),
+        ("one\ntwo\n\n", "two"),
+        ("Traceback ...\n  x = f(lr)\n      ^^^^^\nValueError: lr\n", "ValueError: lr"),
+        ("ValueError: lr\n      ^^^^^\n-----\n", "ValueError: lr"),
+        ("\x1b[31merror:\x1b[0m no such file\n", "error: no such file"),
+        ("10 %\r50 %\r100 %", "100 %"),
+        ("früh\n", "früh"),
+        ("x" * 300, "x" * 199 + "…"),
+        ("a\n" * 100_000 + "end", "end"),
+    ],
+    ids=range(10),
+)
+def test_the_last_thing_that_a_log_says(log: str, last: str, tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(log, newline="")
+    assert last_line(tmp_path / "log.txt") == last
+    assert last_line(tmp_path / "none.txt") == ""

@@ -14,7 +14,8 @@ from evonorm.lab.report.charts import Chart
 from evonorm.lab.report.importance import Effect
 from evonorm.lab.report.swept import Axis, Swept, number, read
 from evonorm.lab.sweep.journal import SWEEP
-from evonorm.lab.sweep.view import duration, flat
+from evonorm.lab.sweep.trial import flat
+from evonorm.lab.sweep.view import duration
 
 LISTINGS = SWEEP
 

@@ -16,7 +16,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.sweep.journal import SWEEP, Trial, read_trials
 from evonorm.lab.sweep.schema import Metric
 from evonorm.lab.sweep.suggest import imputed
-from evonorm.lab.sweep.view import flat
+from evonorm.lab.sweep.trial import flat
 
 Scale = Literal["linear", "log", "category"]
 

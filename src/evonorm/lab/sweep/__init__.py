@@ -48,7 +48,7 @@ def run(
     target = Function(train, sweep.metric.name if sweep.metric else None)
     executor = executors.make(target, workers=workers, ray=ray)
     console = Console(quiet=not show)
-    with view.shown(console) as watch:
+    with view.shown(console, Path(out)) as watch:
         for note in sweep.notes:
             watch.say(note)
         return drive(sweep, target, Path(out), executor, seed=seed, trials=trials, view=watch)

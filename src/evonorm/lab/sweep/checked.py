@@ -53,11 +53,12 @@ def one_of(value: Any, names: Collection[str], at: str) -> Any:
     return value
 
 
-def mapping(content: Any, at: str) -> Mapping[str, Any]:
-    """The content, which is a mapping with text for keys."""
+def mapping(content: Any, at: str, example: str = "") -> Mapping[str, Any]:
+    """The content, which is a mapping with text for keys. example: of one, for whoever wrote something else."""
     if not isinstance(content, Mapping):
         where = f"{at}: " if at else ""
-        raise UserError(f"{where}{shown(content)} must be a mapping of names to values")
+        hint = f", as in `{example}`" if example else ""
+        raise UserError(f"{where}{shown(content)} must be a mapping of names to values{hint}")
     for key in content:
         if not isinstance(key, str):
             raise UserError(f"{at + '.' if at else ''}{key}: a key must be text; put it in quotes")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.sinks import Wanted
-from evonorm.lab.sweep import driver, executors, schema, training, view
+from evonorm.lab.sweep import driver, executors, macros, schema, training, view
 from evonorm.lab.sweep.program import Program
 from evonorm.lab.sweep.schema import Metric, Sweep
-from evonorm.lab.sweep.trial import Target
+from evonorm.lab.sweep.trial import Target, flat
 
 if TYPE_CHECKING:
     from evonorm.lab.data import ImageDataset
@@ -109,7 +109,7 @@ def run(
 def status(folder: Path) -> str:
     """Where the sweep in `folder` stands. Raises UserError if there is none."""
     content, trials = driver.read_sweep(folder)
-    return view.status(content["sweep"]["metric"], trials, driver.best_by(_metric(content), trials))
+    return view.status(content["sweep"]["metric"], trials, driver.best_by(_metric(content), trials), folder)
 
 
 def best(folder: Path, *, as_args: bool) -> str:
@@ -120,8 +120,10 @@ def best(folder: Path, *, as_args: bool) -> str:
         raise UserError(f"no trial in {folder} has a value of the metric yet; see `evonorm sweep status {folder}`")
     if not as_args:
         return json.dumps(found.parameters, indent=2)
-    parameters = {**content["runs"].get("training", {}), **view.flat(found.parameters)}
-    return " ".join(shlex.quote(f"--{name}={_as_argument(value)}") for name, value in parameters.items())
+    if "training" not in content["runs"]:
+        return shlex.join(macros.arguments(found.parameters))
+    parameters = {**content["runs"]["training"], **flat(found.parameters)}
+    return shlex.join(f"--{name}={_as_argument(value)}" for name, value in parameters.items())
 
 
 def _metric(content: Mapping[str, Any]) -> Metric | None:

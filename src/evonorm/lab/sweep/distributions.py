@@ -17,6 +17,8 @@ from typing import Any
 
 # Where a distribution has no end, its quantiles stop just short of it: a draw is always finite.
 _TAIL = 2.0**-53
+# From here on that JSON has exponents, which are read as floats.
+_PLAIN_BELOW = 1e21
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,15 @@ class Kind:
 def quantile(distribution: Distribution, u: float) -> Any:
     """The value below which the distribution draws with probability u. u: in [0, 1]."""
     return KINDS[distribution.kind].quantile(distribution, min(max(u, _TAIL), 1 - _TAIL))
+
+
+def sent(value: Any) -> Any:
+    """A value as W&B's server sends it to a trial, in JSON that writes 23.0 as 23: whole numbers are integers."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _PLAIN_BELOW:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {name: sent(one) for name, one in value.items()}
+    return [sent(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def grid_values(distribution: Distribution) -> tuple[Any, ...] | None:

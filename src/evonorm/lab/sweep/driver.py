@@ -26,6 +26,8 @@ from evonorm.lab.sweep.view import Silent, View
 MOST_ERRORS, MOST_DEATHS = 2, 4
 # So many failed trials and none that ended otherwise: the program is broken, not the parameters.
 HOPELESS = 5
+# So many trials may wait for the place of a running one while others go ahead of them.
+MOST_WAITING = 32
 POLL_SECONDS = 0.25
 # After Ctrl-C: for a run to reach its checkpoint, and for one that keeps none.
 STOP_SECONDS, STOP_SECONDS_WITHOUT_RESUME = 60.0, 3.0
@@ -54,6 +56,7 @@ class _Attempt:
     last: dict[str, Any] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
     newest: float | None = None
+    unusable: Any = None
     pruned: bool = False
 
 
@@ -157,16 +160,15 @@ class _Driver:
             if not self._clashes(trial):
                 self._waiting.remove(trial)
                 return trial
-        if not self._may_draw() or self._waiting:
-            return None
-        trials = self._journal.trials
-        number = len(trials)
-        drawn = self._suggester.suggest(number, list(trials.values()))
-        trial = self._journal.drawn(number, drawn.parameters, drawn.point)
-        if self._clashes(trial):
+        while self._may_draw() and len(self._waiting) < MOST_WAITING:
+            trials = self._journal.trials
+            number = len(trials)
+            drawn = self._suggester.suggest(number, list(trials.values()))
+            trial = self._journal.drawn(number, drawn.parameters, drawn.point)
+            if not self._clashes(trial):
+                return trial
             self._waiting.append(trial)
-            return None
-        return trial
+        return None
 
     def _clashes(self, trial: Trial) -> bool:
         """Whether the place of these parameters is in use: the trial waits, then finds the run already made."""
@@ -223,6 +225,7 @@ class _Driver:
             return
         value = metrics.get(self._sweep.metric.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
+            attempt.unusable = value if value is not None else attempt.unusable
             return
         attempt.newest = value
         if not math.isfinite(value):
@@ -254,8 +257,12 @@ class _Driver:
             assert metric is not None
             self._end(attempt, "diverged", run=outcome.run, error=f"its last {metric.name} is {attempt.newest}")
         elif metric is not None and not attempt.history:
-            told = ", ".join(attempt.last) or "nothing"
-            error = f"it never reported the metric {metric.name!r}; it reported {told}"
+            if attempt.unusable is not None:
+                kind = "text" if isinstance(attempt.unusable, str) else f"a {type(attempt.unusable).__name__}"
+                error = f"it reported the metric {metric.name!r} as {attempt.unusable!r}, {kind}, not as a number"
+            else:
+                told = ", ".join(attempt.last) or "nothing"
+                error = f"it never reported the metric {metric.name!r}; it reported {told}"
             self._failed(attempt, error, death=False, stopping=stopping)
         else:
             self._end(attempt, "pruned" if outcome.status == "stopped" else "finished", run=outcome.run)

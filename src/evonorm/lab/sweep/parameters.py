@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.sweep import checked
+from evonorm.lab.sweep import checked, macros
 from evonorm.lab.sweep.distributions import KINDS, Distribution
 
+_EXPONENTS = {
+    "log_uniform": lambda found: f"{math.exp(found['min']):.4g} and {math.exp(found['max']):.4g}",
+    "q_log_uniform": lambda found: f"{math.exp(found['min']):.4g} and {math.exp(found['max']):.4g}",
+    "inv_log_uniform": lambda found: f"{math.exp(-found['max']):.4g} and {math.exp(-found['min']):.4g}",
+}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
@@ -36,13 +41,13 @@ class Parameter:
 def read_parameters(content: Any, above: tuple[str, ...], notes: list[str]) -> Iterable[Parameter]:
     """Those of the mapping `content`, in W&B's order, by name; above: the keys that lead there. notes: gets remarks."""
     at = "parameters" + "".join(f".{key}.parameters" for key in above)
-    found = checked.mapping(content, at)
+    found = checked.mapping(content, at, f"{at.rpartition('.')[2]}: {{lr: {{min: 0.001, max: 0.1}}}}")
     if not found:
         raise UserError(f"{at}: empty; name at least one parameter")
     for key in sorted(found):
         path, here = (*above, key), f"{at}.{key}"
         if not _NAME.fullmatch(key):
-            raise UserError(f"{here}: a name starts with a letter or _ and goes on with letters, digits, _ . or -")
+            notes.append(f"{here}: an unusual name, given to the program as it is: {macros.arguments({key: '...'})[0]}")
         if not isinstance(found[key], Mapping):
             as_written = "values" if isinstance(found[key], list) else "value"
             raise UserError(
@@ -78,6 +83,11 @@ def _distribution(found: Mapping[str, Any], at: str, notes: list[str]) -> Distri
             f"write {found['min']}.0 for every number between"
         )
     _check_numbers(kind.name, found, at)
+    if kind.name in _EXPONENTS and found["min"] > 0:
+        notes.append(
+            f"{at}: the bounds of {kind.name} are exponents of e, so that values lie between "
+            f"{_EXPONENTS[kind.name](found)}; for the bounds themselves write {kind.name}_values"
+        )
     values = _values(found, at)
     return Distribution(
         kind=kind.name,

@@ -8,18 +8,17 @@ import contextlib
 import ctypes
 import json
 import os
-import re
 import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evonorm.lab.errors import UserError
+from evonorm.lab.sweep import journal
+from evonorm.lab.sweep.macros import expand
 from evonorm.lab.sweep.schema import DEFAULT_COMMAND, Sweep
 from evonorm.lab.sweep.trial import Job, Outcome, Reporter
 from evonorm.lab.sweep.wandb_reports import OneSource, WandbReports
@@ -29,7 +28,6 @@ PARAMETERS_VARIABLE, FOLDER_VARIABLE = "EVONORM_SWEEP_PARAMETERS", "EVONORM_SWEE
 POLL_SECONDS = 0.2
 TERMINATE_SECONDS = 5.0
 _LONGEST_LINE = 1 << 20
-_ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Za-z0-9_]+)\}")
 
 
 class Program:
@@ -48,9 +46,10 @@ class Program:
         have in it, offline or online; default: WANDB_MODE where it is set, else offline.
         """
         self._wandb = wandb
-        self._program = _found(sweep.program, beside)
         self._command = sweep.command or DEFAULT_COMMAND
-        if self._program is None and "${program}" in self._command:
+        runs = "${program}" in self._command
+        self._program = _found(sweep.program, beside) if runs else sweep.program
+        if self._program is None and runs:
             raise UserError(
                 "program: missing; the command needs it: name the script that trains, as in `program: train.py`"
             )
@@ -96,7 +95,8 @@ class Program:
             return Outcome("stopped")
         if process.returncode:
             how = f"exit code {process.returncode}" if process.returncode > 0 else _signal_name(process.returncode)
-            return Outcome("failed", error=f"the program ended with {how}")
+            last = journal.last_line(job.folder / journal.LOG)
+            return Outcome("failed", error=f"the program ended with {how}{f': {last}' if last else ''}")
         return Outcome("finished")
 
     def _follow(self, process: subprocess.Popen[bytes], reporter: OneSource, wandb: WandbReports) -> bool:
@@ -130,41 +130,6 @@ class Program:
         process.wait()
         wandb.tell(reporter, ended=True)
         return stop_at is not None
-
-
-def expand(command: Sequence[str], program: str | None, parameters: Mapping[str, Any], json_file: Path) -> list[str]:
-    """The command line of a trial: W&B's macros replaced, anything else, macros of other programs too, untouched.
-
-    An element that is a macro becomes its words; ${envvar:NAME} is replaced inside text too. ${args_json_file} writes
-    json_file. An environment variable that is not set leaves its name, as W&B does.
-    """
-    flags = [f"{name}={value}" for name, value in parameters.items()]
-    words: dict[str, list[str]] = {
-        "${env}": ["/usr/bin/env"] if os.name == "posix" else [],
-        "${interpreter}": [sys.executable],
-        "${program}": [program] if program is not None else [],
-        "${args}": [f"--{flag}" for flag in flags],
-        "${args_no_hyphens}": flags,
-        "${args_no_equals}": [word for name, value in parameters.items() for word in (f"--{name}", str(value))],
-        "${args_no_boolean_flags}": [
-            f"--{name}" if value is True else f"--{name}={value}"
-            for name, value in parameters.items()
-            if value is not False
-        ],
-        "${args_json}": [json.dumps(parameters)],
-        "${args_json_file}": [str(json_file.resolve())],
-    }
-    line: list[str] = []
-    for part in command:
-        if part == "${args_json_file}":
-            json_file.write_text(json.dumps(parameters) + "\n", encoding="utf-8")
-        replaced = words.get(part)
-        line += [_with_environment(part)] if replaced is None else replaced
-    return line
-
-
-def _with_environment(text: str) -> str:
-    return _ENVIRONMENT_MACRO.sub(lambda found: os.environ.get(found[1], found[1]), text)
 
 
 def _found(program: str | None, beside: Path | None) -> str | None:

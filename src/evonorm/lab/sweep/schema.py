@@ -5,14 +5,15 @@ Source: the configuration schema of the public `sweeps` package, 0.3.0, and the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.sweep import checked, document
-from evonorm.lab.sweep.distributions import grid_values
+from evonorm.lab.sweep import checked, document, macros
+from evonorm.lab.sweep.distributions import grid_values, sent
 from evonorm.lab.sweep.hyperband import Hyperband
 from evonorm.lab.sweep.parameters import Parameter, read_parameters
 
@@ -91,7 +92,7 @@ class Sweep:
             branch = tree
             for key in parameter.path[:-1]:
                 branch = branch.setdefault(key, {})
-            branch[parameter.path[-1]] = values[parameter.path]
+            branch[parameter.path[-1]] = sent(values[parameter.path])
         return tree
 
 
@@ -110,7 +111,7 @@ def read(path: Path) -> Sweep:
 def parse(content: Any) -> Sweep:
     """The sweep that a loaded file, or a dict of the same shape, means. Raises UserError with the key's path."""
     document.check(content)
-    top = checked.mapping(content, "")
+    top = checked.mapping(content, "", "method: random, metric: {name: loss}, parameters: {lr: {min: 0.001, max: 0.1}}")
     for key, instead in _REFUSED.items():
         if key in top:
             raise UserError(f"{key}: not supported here: {instead}")
@@ -135,7 +136,7 @@ def parse(content: Any) -> Sweep:
         name=checked.text(top, "name"),
         description=checked.text(top, "description"),
         program=checked.text(top, "program"),
-        command=_command(top["command"]) if "command" in top else (),
+        command=_command(top["command"], notes) if "command" in top else (),
         notes=tuple(notes),
     )
 
@@ -160,7 +161,8 @@ def _method(top: Mapping[str, Any], metric: Metric | None, parameters: tuple[Par
 
 
 def _metric(content: Any, notes: list[str]) -> Metric:
-    found = checked.mapping(content, "metric")
+    named = content if isinstance(content, str) else "loss"
+    found = checked.mapping(content, "metric", f"metric: {{name: {named}, goal: minimize}}")
     checked.known(found, ("name", "goal", "target", "impute", "impute_while_running"), "metric")
     if not isinstance(found.get("name"), str) or not found["name"]:
         raise UserError(f"metric.name: {checked.shown(found.get('name'))} must be the name of a logged metric")
@@ -180,7 +182,7 @@ def _metric(content: Any, notes: list[str]) -> Metric:
 
 def _hyperband(content: Any, metric: Metric | None, notes: list[str]) -> Hyperband:
     at = "early_terminate"
-    found = checked.mapping(content, at)
+    found = checked.mapping(content, at, f"{at}: {{type: hyperband, min_iter: 3}}")
     checked.known(found, ("type", "min_iter", "max_iter", "s", "eta", "strict"), at)
     checked.one_of(found.get("type"), ("hyperband",), f"{at}.type")
     if metric is None:
@@ -212,10 +214,14 @@ def _hyperband(content: Any, metric: Metric | None, notes: list[str]) -> Hyperba
     return rule
 
 
-def _command(content: Any) -> tuple[str, ...]:
+def _command(content: Any, notes: list[str]) -> tuple[str, ...]:
     if not isinstance(content, list | tuple) or not content:
-        raise UserError(f"command: {checked.shown(content)} must be a list, as in `command: {list(DEFAULT_COMMAND)}`")
+        words = content.split() if isinstance(content, str) else list(DEFAULT_COMMAND)
+        example = [*words, *([] if any("${args" in word for word in words) else ["${args}"])]
+        raise UserError(f"command: {checked.shown(content)} must be a list, as in `command: {json.dumps(example)}`")
     for place, part in enumerate(content):
         if isinstance(part, Mapping | list | tuple) or part is None:
             raise UserError(f"command[{place}]: {checked.shown(part)} must be text or a number")
-    return tuple(str(part) for part in content)
+    command = tuple(str(part) for part in content)
+    notes += [f"command: {part} is no macro of W&B's and is left out, as it does" for part in macros.unknown(command)]
+    return command

@@ -142,15 +142,23 @@ def log(metrics: Mapping[str, Any] | None = None, /, **named: Any) -> None:
 
 
 def plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics as JSON has them: numbers of any library become Python's."""
-    return {str(name): _plain(value) for name, value in metrics.items()}
+    """Metrics as JSON has them: numbers of any library become Python's, nested ones go by their dotted names."""
+    return {name: _plain(value) for name, value in flat(metrics).items()}
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+    return found
 
 
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return plain(value)
+        return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     try:

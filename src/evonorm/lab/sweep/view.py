@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
@@ -15,10 +16,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evonorm.lab.sweep.journal import Trial
+from evonorm.lab.sweep.journal import LOG, Trial, trial_folder
 from evonorm.lab.sweep.schema import Sweep
+from evonorm.lab.sweep.trial import flat
 
-PLAIN_SECONDS = 1.0
 _STATUSES = ("finished", "pruned", "diverged", "failed", "running", "waiting")
 
 
@@ -57,8 +58,8 @@ class Silent:
 class _Progress:
     """The figures of a sweep at work, kept up with each trial that ends."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, folder: Path) -> None:
+        self._console, self._folder = console, folder
         self._sweep: Sweep | None = None
         self._limit: int | None = None
         self._counts: Counter[str] = Counter()
@@ -111,35 +112,32 @@ class _Progress:
 
 
 class Plain(_Progress):
-    """Lines for a log: one for each trial that ends, at most one a second."""
-
-    _last = -PLAIN_SECONDS
-    _unsaid = False
+    """Lines for a log: one for each trial that ends."""
 
     def ended(self, trial: Trial) -> None:
         """See View."""
         super().ended(trial)
-        now = time.monotonic()
-        self._unsaid = now - self._last < PLAIN_SECONDS
-        if not self._unsaid:
-            self._last = now
-            self.say(f"{describe(trial)}  [{self._line()}]")
+        self.say(f"{describe(trial, self._folder)}  [{self._line()}]")
 
     def update(self, trials: Mapping[int, Trial]) -> None:
         """See View."""
 
     def end(self) -> None:
-        """Says what the throttle kept back."""
-        if self._unsaid:
-            self.say(self._line())
+        """Says which trial is best."""
         if best := self._best_line():
             self.say(best)
 
 
 class Board(_Progress):
-    """A live board: what is done, running and failed, the best so far, the time left."""
+    """A live board: what is done, running and failed, the best so far, the time left; above it, which trials failed."""
 
     _running: Sequence[Trial] = ()
+
+    def ended(self, trial: Trial) -> None:
+        """See View."""
+        super().ended(trial)
+        if trial.status == "failed":
+            self.say(describe(trial, self._folder))
 
     def update(self, trials: Mapping[int, Trial]) -> None:
         """See View."""
@@ -168,9 +166,9 @@ class Board(_Progress):
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[View]:
-    """A board while the block runs, or plain lines where the console is no terminal."""
-    view: Board | Plain = Board(console) if console.is_terminal else Plain(console)
+def shown(console: Console, folder: Path) -> Iterator[View]:
+    """A board while the block runs, or plain lines where the console is no terminal. folder: the sweep's."""
+    view: Board | Plain = (Board if console.is_terminal else Plain)(console, folder)
     try:
         if isinstance(view, Board):
             with Live(view, console=console, refresh_per_second=4):
@@ -181,39 +179,30 @@ def shown(console: Console) -> Iterator[View]:
         view.end()
 
 
-def status(metric: Mapping[str, Any] | None, trials: Sequence[Trial], best: Trial | None) -> str:
-    """Where a sweep stands, for a person."""
+def status(metric: Mapping[str, Any] | None, trials: Sequence[Trial], best: Trial | None, folder: Path) -> str:
+    """Where the sweep in `folder` stands, for a person."""
     counts = Counter(trial.status for trial in trials)
     lines = [f"{len(trials)} trials: " + (", ".join(f"{counts[s]} {s}" for s in _STATUSES if counts[s]) or "none yet")]
     if best is not None and metric is not None:
         lines.append(
             f"best {metric['name']} {best.value:.6g}, trial {best.number}: {shown_parameters(best.parameters)}"
         )
-    lines += [describe(trial) for trial in trials if trial.status == "failed"]
+    lines += [describe(trial, folder) for trial in trials if trial.status == "failed"]
     return "\n".join(lines)
 
 
-def describe(trial: Trial) -> str:
-    """A trial in a line."""
+def describe(trial: Trial, folder: Path) -> str:
+    """A trial of the sweep in `folder` in a line; a failed one says where its log is, if it has one."""
     value = f" {trial.value:.6g}" if trial.value is not None else ""
-    error = f" ({trial.error})" if trial.error else ""
+    log = trial_folder(folder, trial.number) / LOG
+    see = f"; see {log}" if trial.status == "failed" and log.exists() else ""
+    error = f" ({trial.error}{see})" if trial.error else ""
     return f"trial {trial.number} {trial.status}{value}{error}: {shown_parameters(trial.parameters)}"
 
 
 def shown_parameters(parameters: Mapping[str, Any]) -> str:
     """Parameters as name=value words."""
     return " ".join(f"{name}={_shown(value)}" for name, value in flat(parameters).items())
-
-
-def flat(parameters: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested parameters by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{above}{name}.")
-        else:
-            found[above + name] = value
-    return found
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.sweep.trial import Job, Reporter
+from evonorm.lab.sweep.trial import Job, Reporter, flat
 from evonorm.lab.wandb_file import BrokenFile, Tail
 
 PARAMETERS_FILE = "wandb-parameters.yaml"
@@ -24,7 +24,8 @@ class OneSource:
         self.source: str | None = None
 
     def tell(self, source: str, metrics: Mapping[str, Any]) -> None:
-        """One report from `source`."""
+        """One report from `source`; nested values go by their dotted names."""
+        metrics = flat(metrics)
         if self._metric is not None and self._metric in metrics:
             self.source = self.source or source
             if source != self.source:
