@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from evonorm.lab import architectures
+from evonorm.lab import architectures, export, listings
 from evonorm.lab.records import Record
 from evonorm.lab.report import html, lines, tables, trials
 from evonorm.lab.report.comparison import Comparison
@@ -45,6 +45,7 @@ def render(folder: Path, name: str | None = None) -> str:
         cost_header=("model", *(f"{layer}, {what}" for layer in found.points for what in ("parameters", "images/s"))),
         costs=cost_rows(found),
         chart=lines.chart(found, panel(found)),
+        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
         conditions=[(key, ", ".join(map(str, found.seeds)) if key == "seeds" else value) for key, value in conditions],
         diverged=[record for record in found.records if record.status == "diverged"],
     )

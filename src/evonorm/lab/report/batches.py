@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evonorm.lab import export, listings
 from evonorm.lab.report import html, lines, tables, trials
 from evonorm.lab.report.comparison import Comparison
 from evonorm.lab.report.lines import Panel
@@ -31,6 +32,7 @@ def render(folder: Path, name: str | None = None) -> str:
         header=("layer", *(f"{size}" for size in sizes(found))),
         rows=[(layer, *(str(found.at(layer, size)) for size in sizes(found))) for layer in found.points],
         chart=lines.chart(found, panel(found)),
+        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
         conditions=[(key, ", ".join(map(str, found.seeds)) if key == "seeds" else value) for key, value in conditions],
     )
 

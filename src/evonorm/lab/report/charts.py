@@ -30,13 +30,15 @@ class Curve:
     """A run as a chart shows it.
 
     label: what the legend says; curves of one label are repetitions of one another and share an entry. seed: which
-    repetition, where there are several. published: whether it stands for the published variant alone.
+    repetition, where there are several. published: whether it stands for the published variant alone. colour: its own
+    where layers do not tell the curves apart; else the layer's.
     """
 
     label: str
     record: Record
     seed: str = ""
     published: bool = False
+    colour: str = ""
 
     @property
     def name(self) -> str:
@@ -151,7 +153,7 @@ def _cross(curve: Curve, quantity: str, scale: float, *, legend: str) -> dict[st
 
 
 def _colour(curve: Curve) -> str:
-    return COLOURS.get(str(curve.record.config.get("layer")), OTHER_COLOUR)
+    return curve.colour or COLOURS.get(str(curve.record.config.get("layer")), OTHER_COLOUR)
 
 
 def _symbol(curve: Curve) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Experiment, Variant
-from evonorm.lab.records import Record
+from evonorm.lab.records import Record, Unread
 from evonorm.lab.report import trials
 
 COMPARISONS = "comparison-*.json"
@@ -55,7 +55,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """cells: by experiment id and variant; only those that were asked for. others: runs that no entry names."""
+    """cells: by experiment id and variant; only those that were asked for. others: runs that no entry names.
+
+    unread: runs that are left out, for they cannot be read.
+    """
 
     budget: dict[str, Any]
     dataset: dict[str, Any]
@@ -64,6 +67,7 @@ class Comparison:
     updated: str = ""
     name: str = ""
     other_comparisons: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
 
     @property
     def records(self) -> list[Record]:
@@ -111,20 +115,15 @@ def percent(summary: Summary | None, unit: str = "") -> str:
 def read(runs: Path, name: str | None = None) -> Comparison:
     """The comparison called `name`, or the one updated last, with every run in the folder.
 
-    A folder of runs without a comparison file, or one run's own folder, gives one without cells. Raises UserError if
-    there is nothing to show.
+    Raises UserError if there is nothing to show.
     """
     if not runs.is_dir():
         raise UserError(f"there is no folder {runs}; make runs with `evonorm reproduce --out {runs}`")
     files = {path.name: records.read_json(path) for path in sorted(runs.glob(COMPARISONS))}
-    single = (runs / "config.json").exists()
-    found = {record.name: record for record in ([records.read(runs)] if single else records.read_all(runs))}
-    if not files and not found:
-        raise UserError(f"{runs} holds no runs; make them with `evonorm reproduce --out {runs}`")
-    if name is not None and name not in files:
-        raise UserError(f"{runs} holds no {name}; it holds {', '.join(files) or 'no comparison'}")
-    if not files:
-        return Comparison({}, {}, {}, list(found.values()))
+    if not files or (name is not None and name not in files):
+        raise UserError(f"{runs} holds no {name or COMPARISONS}; it holds {', '.join(files) or 'no comparison'}")
+    there = records.read_all(runs)
+    found = {record.name: record for record in there.records}
     chosen = name or max(files, key=lambda file: str(files[file].get("updated", "")))
     content = files[chosen]
     kinds = (trials.LEARNING_RATE, trials.BATCH_SIZE, trials.ARCHITECTURES)
@@ -143,6 +142,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         updated=str(content.get("updated", "")),
         name=chosen,
         other_comparisons=tuple(file for file in (*files, *others) if file != chosen),
+        unread=there.unread,
     )
 
 

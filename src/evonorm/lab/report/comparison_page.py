@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
+from evonorm.lab import export, listings
 from evonorm.lab.records import Record
-from evonorm.lab.report import claims, evidence, html, pictures, tables
+from evonorm.lab.report import claims, evidence, grid, html, pictures, tables
 from evonorm.lab.report.charts import Chart, Curve, curves
 from evonorm.lab.report.comparison import COMPARISONS, Comparison, percent, read, summarize
+from evonorm.lab.report.grid import Grid
 
 LISTINGS = COMPARISONS
 
@@ -37,14 +39,20 @@ def render(runs: Path, name: str | None = None) -> str:
         conditions=tables.conditions(found),
         rows=tables.comparison_rows(found),
         parts=[_part(found, section) for section in sections],
-        run_header=tables.RUN_HEADER,
-        run_numbers=tables.RUN_NUMBERS,
-        compared=tables.run_rows(found, found.records),
-        others=tables.run_rows(found, found.others),
+        compared=_grid(found, found.records),
+        others=_grid(found, found.others),
+        csv=html.as_csv(
+            export.of_runs([*found.records, *found.others], listings.stands_for(runs)), "runs.csv", "These runs"
+        ),
         other_charts=_charts([Curve(record.name, record) for record in found.others]),
         other_diverged=[(record.name, record) for record in found.others if record.status == "diverged"],
         other_failed=[(record.name, record) for record in found.others if record.status == "failed"],
     )
+
+
+def _grid(comparison: Comparison, found: Iterable[Record]) -> Grid:
+    rows = tables.run_rows(comparison, found)
+    return grid.of_texts(tables.RUN_HEADER, tables.RUN_NUMBERS, rows, status=tables.RUN_HEADER.index("status"))
 
 
 def draw(runs: Path, out: Path, name: str | None = None) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evonorm.lab import export, listings
 from evonorm.lab.report import html, ladder, ladder_findings, lines, tables
 from evonorm.lab.report.comparison import Comparison
 from evonorm.lab.report.ladder import charts, read
@@ -29,6 +30,7 @@ def render(folder: Path, name: str | None = None) -> str:
         range_header=ladder_findings.RANGE_HEADER,
         range_rows=ladder_findings.range_rows(found),
         charts=[lines.chart(found, panel) for panel in charts(found)],
+        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
         conditions=conditions,
         diverged=[record for record in found.records if record.status == "diverged"],
     )

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.report import architectures, batches, comparison_page, ladder_page, sweep_page
+from evonorm.lab.records import Unread
+from evonorm.lab.report import architectures, batches, comparison_page, ladder_page, runs_page, sweep_page
 
 
 class Kind(Protocol):
@@ -23,13 +24,13 @@ class Kind(Protocol):
 
 
 # A folder of several kinds is of the first; one of none is a folder of runs.
-KINDS: tuple[Kind, ...] = (sweep_page, comparison_page, ladder_page, batches, architectures)
+KINDS: tuple[Kind, ...] = (sweep_page, comparison_page, ladder_page, batches, architectures, runs_page)
 
 
-def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
-    """Writes the page of `folder` to `output`, at once. comparison: a file's name, if there are several.
+def write(folder: Path, output: Path, *, comparison: str | None = None) -> tuple[Unread, ...]:
+    """Writes the page of `folder` to `output`, at once, and returns the runs there that it leaves out.
 
-    Raises UserError if there is nothing to show, or the page cannot be written.
+    comparison: a file's name, if there are several. Raises UserError if there is nothing to show, or the page cannot be written.
     """
     content = render(folder, comparison=comparison)
     try:
@@ -37,6 +38,7 @@ def write(folder: Path, output: Path, *, comparison: str | None = None) -> None:
         records.write_atomically(output, content.encode())
     except OSError as error:
         raise UserError(f"cannot write the page {output}: {error.strerror}; choose another -o") from error
+    return records.read_all(folder).unread
 
 
 def render(folder: Path, *, comparison: str | None = None) -> str:
@@ -62,4 +64,4 @@ def _kind(folder: Path, name: str | None) -> Kind:
         kinds = (kind for kind in KINDS if any(folder.glob(kind.LISTINGS)))
     else:
         kinds = (kind for kind in KINDS if PurePath(name).match(kind.LISTINGS))
-    return next(kinds, comparison_page)
+    return next(kinds, runs_page if name is None else comparison_page)

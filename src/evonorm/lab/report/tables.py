@@ -114,7 +114,6 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
     if fitted:
         what.append("groups: " + ", ".join(f"{groups} at width {width}" for width, groups in fitted.items()))
     last = record.summary.get("last") or {}
-    speeds = [epoch["images_per_second"] for epoch in record.metrics if epoch.get("images_per_second")]
     parameters = record.summary.get("parameters")
     return (
         record.name,
@@ -126,9 +125,15 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
             for key in ("train_accuracy", "val_accuracy")
         ),
         f"{parameters:,}" if isinstance(parameters, int) else "–",
-        f"{statistics.median(speeds):.0f}" if speeds else "–",
+        speed(record),
         f"{float(record.summary.get('seconds') or 0) / 60:.1f}",
     )
+
+
+def speed(record: Record) -> str:
+    """Training images a second, the median epoch's."""
+    speeds = [epoch["images_per_second"] for epoch in record.metrics if epoch.get("images_per_second")]
+    return f"{statistics.median(speeds):.0f}" if speeds else "–"
 
 
 def distinct(values: Iterable[Any]) -> str:
