@@ -22,7 +22,7 @@ def _kind(words: str, holds: Callable[[Any], bool]) -> Check:
     return lambda value: None if holds(value) else words
 
 
-def _numeric(value: Any, kinds: type | tuple[type, ...] = (int, float)) -> bool:
+def _numeric(value: Any, kinds: Any = (int, float)) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 

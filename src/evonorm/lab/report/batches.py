@@ -18,7 +18,7 @@ def read(folder: Path, name: str | None = None) -> Trials[int]:
     return trials.read(folder, LISTINGS, lambda entry: int(entry["batch_size"]), name)
 
 
-def render(folder: Path, name: str | None = None) -> str:
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. Raises UserError if it has no runs."""
     found = read(folder, name)
     conditions = tables.conditions(Comparison(dict(found.budget), dict(found.dataset), {}, list(found.records)))

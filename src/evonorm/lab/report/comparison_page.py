@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
 from evonorm.lab import export, listings
+from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
 from evonorm.lab.records import Record
 from evonorm.lab.report import claims, evidence, grid, html, pictures, tables
 from evonorm.lab.report.charts import Chart, Curve, curves
@@ -27,7 +27,7 @@ class Part:
     failed: tuple[tuple[str, Record], ...]
 
 
-def render(runs: Path, name: str | None = None) -> str:
+def render(runs: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. Raises UserError if there is nothing to show, or no comparison of that name."""
     found = read(runs, name)
     sections = claims.sections(found) if found.cells else ()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
 class Cell:
-    """text: "–" or nothing sorts last. sort: what it sorts by where the text does not say it. link: a relative address."""
+    """text: “–” or nothing sorts last. sort: what it sorts by where the text does not say it.
+
+    link: a relative address, quoted.
+    """
 
     text: str
     sort: float | int | str | None = None
@@ -21,6 +27,13 @@ class Row:
 
     status: str
     cells: tuple[Cell, ...]
+
+
+def link(target: Path, at: Path) -> str:
+    """The relative address of a folder for a page that lies in `at`; none where it is not there."""
+    if not target.is_dir():
+        return ""
+    return "./" + quote(Path(os.path.relpath(target.resolve(), at.resolve())).as_posix()) + "/"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from evonorm.lab.report.ladder import charts, read
 LISTINGS = ladder.LISTINGS
 
 
-def render(folder: Path, name: str | None = None) -> str:
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. name: of the experiment's file, if there are several. Raises UserError if it has no runs."""
     found = read(folder, name)
     conditions = tables.conditions(Comparison(dict(found.budget), dict(found.dataset), {}, list(found.records)))

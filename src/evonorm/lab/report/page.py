@@ -16,8 +16,11 @@ class Kind(Protocol):
 
     LISTINGS: str  # pattern of the files by which a folder is of this kind
 
-    def render(self, folder: Path, name: str | None = None) -> str:
-        """Its page, of the file called `name` if there are several. Raises UserError if there is nothing to show."""
+    def render(self, folder: Path, name: str | None = None, at: Path | None = None) -> str:
+        """Its page, of the file called `name` if there are several, to lie in the folder `at`; default: `folder`.
+
+        Raises UserError if there is nothing to show.
+        """
 
     def draw(self, folder: Path, out: Path, name: str | None = None) -> list[Path]:
         """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render."""
@@ -30,9 +33,10 @@ KINDS: tuple[Kind, ...] = (sweep_page, comparison_page, ladder_page, batches, ar
 def write(folder: Path, output: Path, *, comparison: str | None = None) -> tuple[Unread, ...]:
     """Writes the page of `folder` to `output`, at once, and returns the runs there that it leaves out.
 
-    comparison: a file's name, if there are several. Raises UserError if there is nothing to show, or the page cannot be written.
+    comparison: a file's name, if there are several. Raises UserError if there is nothing to show, or the page cannot be
+    written.
     """
-    content = render(folder, comparison=comparison)
+    content = _kind(folder, comparison).render(folder, comparison, output.parent)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         records.write_atomically(output, content.encode())
@@ -42,7 +46,7 @@ def write(folder: Path, output: Path, *, comparison: str | None = None) -> tuple
 
 
 def render(folder: Path, *, comparison: str | None = None) -> str:
-    """The page as text; it loads nothing from anywhere."""
+    """The page as text, to lie in the folder; it loads nothing from anywhere."""
     return _kind(folder, comparison).render(folder, comparison)
 
 

@@ -177,14 +177,18 @@ def answer(task: Task) -> str:
     sentences += [
         f"{label}: {percent(summarize(values), ' %')}." for label, values in list(task.repeated().items())[:3]
     ]
-    further = [record for record in task.apart if (accuracy(record) or 0.0) > value]
-    sentences += [apart(task)]
-    sentences += [
-        f"{task.label(record)} had reached {100 * (accuracy(record) or 0.0):.1f} % by epoch {len(record.metrics)}, above "
-        f"the best that finished."
-        for record in sorted(further, key=lambda record: -(accuracy(record) or 0.0))[:3]
+    return " ".join(filter(None, [*sentences, apart(task), *_further(task, value)]))
+
+
+def _further(task: Task, best: float) -> list[str]:
+    """Runs that have not finished and stand higher than the best that has."""
+    reached = {record.name: (accuracy(record) or 0.0) for record in task.apart}
+    higher = sorted((record for record in task.apart if reached[record.name] > best), key=lambda r: -reached[r.name])
+    return [
+        f"{task.label(record)} had reached {100 * reached[record.name]:.1f} % by epoch {len(record.metrics)}, "
+        "above the best that finished."
+        for record in higher[:3]
     ]
-    return " ".join(filter(None, sentences))
 
 
 def apart(task: Task) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from evonorm.lab.records import Record
 from evonorm.lab.report import html, pictures, runs, tables
 from evonorm.lab.report.charts import Chart, Curve, curves
 from evonorm.lab.report.comparison import Comparison
-from evonorm.lab.report.grid import Cell, Grid, Row
+from evonorm.lab.report.grid import Cell, Grid, Row, link
 from evonorm.lab.report.lines import PALETTE
-from evonorm.lab.report.runs import Runs, Task, accuracy, last, seed, setting
+from evonorm.lab.report.runs import Runs, Task, accuracy, seed, setting
 
 LISTINGS = "config.json"  # one run's own folder; a folder of several has no file of its own
 # More settings than this in one chart cannot be told apart.
@@ -34,13 +34,15 @@ class Part:
     data: str
 
 
-def render(folder: Path, name: str | None = None) -> str:
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. Raises UserError if there is no run that can be read."""
     found = runs.read(folder)
+    alone = records.is_run(folder)
+    links = {run.name: link(folder if alone else folder / run.name, at or folder) for run in found.records}
     return html.fill(
         "runs.html.j2",
         title=title(found),
-        parts=[_part(task) for task in found.tasks],
+        parts=[_part(task, links) for task in found.tasks],
         several=len(found.tasks) > 1,
         networks=sorted({str(record.config.get("model") or "?") for record in found.records}),
         conditions=tables.conditions(Comparison({}, {}, {}, found.records)),
@@ -74,14 +76,14 @@ def title(found: Runs) -> str:
     return f"{count} training runs on {data}: {what}" if count > 1 else f"A training run on {data}: {what}"
 
 
-def _part(task: Task) -> Part:
+def _part(task: Task, links: Mapping[str, str]) -> Part:
     drawn, undrawn = _charts(task)
     train, test = (_images(task.records, name) for name in ("train_images", "test_images"))
     data = f"{task.name}: {train} training and {test} validation images"
     data += f", {len(task.dataset['classes'])} classes" if task.dataset.get("classes") else ""
     data += f" (content {task.dataset['fingerprint']})" if task.dataset.get("fingerprint") else ""
-    grids = (_grid(task, some) for some in (task.ranked, task.apart))
-    return Part(task, runs.answer(task), runs.mixture(task), *grids, drawn, undrawn, data)
+    ranked, apart = (_grid(task, some, links) for some in (task.ranked, task.apart))
+    return Part(task, runs.answer(task), runs.mixture(task), ranked, apart, drawn, undrawn, data)
 
 
 def _images(found: Sequence[Record], name: str) -> str:
@@ -89,7 +91,7 @@ def _images(found: Sequence[Record], name: str) -> str:
     return f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
 
 
-def _grid(task: Task, found: Sequence[Record]) -> Grid:
+def _grid(task: Task, found: Sequence[Record], links: Mapping[str, str]) -> Grid:
     """Answers first, then settings: a narrow screen shows the left of it."""
     several = "model" in task.differing
     rest = [name for name in task.differing if name not in runs.COLUMNS]
@@ -98,10 +100,10 @@ def _grid(task: Task, found: Sequence[Record]) -> Grid:
     header += [("groups", True), ("optimizer", False), ("learning rate", True), ("batch", True), ("seed", True)]
     header += [("images", True)] + [("other settings", False)] * bool(rest)
     header += [("best epoch, %", True), ("images/s", True), ("minutes", True), ("run", False)]
-    return Grid(tuple(header), tuple(_row(record, several, rest) for record in found))
+    return Grid(tuple(header), tuple(_row(record, several, rest, links[record.name]) for record in found))
 
 
-def _row(record: Record, several: bool, rest: Sequence[str]) -> Row:
+def _row(record: Record, several: bool, rest: Sequence[str], address: str) -> Row:
     best = (record.summary.get("best") or {}).get("val_accuracy")
     done, planned = record.summary.get("epochs_done"), record.config.get("epochs")
     done = len(record.metrics) if done is None else done
@@ -118,7 +120,7 @@ def _row(record: Record, several: bool, rest: Sequence[str]) -> Row:
     cells += [Cell(seed(record)), _count(record.dataset.get("train_images"))]
     cells += [Cell(", ".join(runs.others(record, rest)) or "–")] if rest else []
     cells += [_percent(best), Cell(tables.speed(record)), Cell(f"{float(record.summary.get('seconds') or 0) / 60:.1f}")]
-    return Row(record.status, (*cells, Cell(record.name)))
+    return Row(record.status, (*cells, Cell(record.name, link=address)))
 
 
 def _number(record: Record, name: str) -> Cell:

@@ -6,7 +6,7 @@ Source: the configuration schema of the public `sweeps` package, 0.3.0, and the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -71,7 +71,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file as it will be run. parameters: in W&B's order, by name; notes: what was changed or ignored."""
+    """A sweep file as it will be run. parameters: in W&B's order, by name; notes: what was changed or ignored.
+
+    file: its name.
+    """
 
     method: Method
     parameters: tuple[Parameter, ...]
@@ -83,6 +86,7 @@ class Sweep:
     program: str | None = None
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    file: str | None = None
 
     def nested(self, values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
         """Values by path as the nested dict that a trial gets."""
@@ -102,7 +106,7 @@ def read(path: Path) -> Sweep:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        return parse(document.loads(text, is_json=path.suffix == ".json"))
+        return replace(parse(document.loads(text, is_json=path.suffix == ".json")), file=path.name)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
