@@ -62,9 +62,9 @@ class Chart:
 def curves(shown: Iterable[Curve], quantity: str, suffix: str = "", *, epochs: int = 0) -> Chart:
     """Training (thin and pale) and validation of every run against the epoch. quantity: `loss` or `accuracy`.
 
-    A run that did not finish is marked where it ends: a diverged one by a line across the chart at its step, for it has
-    no height there; a stopped, failed or running one by a diamond. suffix: ends the title. epochs: that the axis spans;
-    at least as many as these runs planned.
+    A run that did not finish is marked where it ends: a diverged one by a cross on the epoch axis and a line across the
+    chart, for it has no height there; a stopped, failed or running one by a diamond. suffix: ends the title. epochs:
+    that the axis spans; at least as many as these runs planned.
     """
     shown = list(shown)
     scale = 100.0 if quantity == "accuracy" else 1.0
@@ -80,15 +80,16 @@ def curves(shown: Iterable[Curve], quantity: str, suffix: str = "", *, epochs: i
             for split in ("train", "val"):
                 name = _legend(same) if curve is leader and split == "val" else ""
                 traces.append(_line(curve, split, quantity, scale, legend=name, thin=len(same) > 1))
-    low, high = _span(traces, scale)
+    marked = [curve for curve in shown if curve.record.status == "diverged"]
     for same in by_label.values():
-        named = any(_has_line(curve, quantity) for curve in same)
-        for curve in same:
-            if curve.record.status == "diverged":
-                traces.append(_step_mark(curve, low, high, legend="" if named else _legend(same)))
-                named = True
-            elif curve.record.status in outcomes.UNENDED and _has_line(curve, quantity):
-                traces.append(_end_mark(curve, quantity, scale))
+        lost = [curve for curve in same if curve in marked]
+        if lost and not any(_has_line(curve, quantity) for curve in same):
+            traces.append(_legend_of_step(lost[0], _legend(same)))
+        traces += [
+            _end_mark(curve, quantity, scale)
+            for curve in same
+            if curve.record.status in outcomes.UNENDED and _has_line(curve, quantity)
+        ]
     planned = max([epochs, *(outcomes.planned_epochs(curve.record) for curve in shown), 1])
     layout = {
         "xaxis": {"title": {"text": "epoch"}, "dtick": _epoch_tick(planned), "range": [0, planned * 1.02]},
@@ -97,6 +98,8 @@ def curves(shown: Iterable[Curve], quantity: str, suffix: str = "", *, epochs: i
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
         "hovermode": "closest",
+        "shapes": [_step_line(curve) for curve in marked],
+        "annotations": [_step_cross(curve) for curve in marked],
     }
     header = ("run", "epoch", f"training {unit}", f"validation {unit}")
     figure = {"data": traces, "layout": layout}
@@ -131,7 +134,7 @@ def _key(shown: list[Curve]) -> str:
     states = {curve.record.status for curve in shown}
     key = "validation thick, training thin and pale"
     key += "; published hollow, intended filled" if len({curve.published for curve in shown}) > 1 else ""
-    key += "; a dotted line between crosses: diverged at that step" if "diverged" in states else ""
+    key += "; a cross on the epoch axis and its dotted line: diverged at that step" if "diverged" in states else ""
     unended = [state for state in outcomes.UNENDED if state in states]
     return key + (f"; a large diamond: {' or '.join(unended)} there" if unended else "")
 
@@ -142,14 +145,6 @@ def _measured(traces: list[dict[str, Any]]) -> list[float]:
 
 def _logarithmic(values: list[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) > LOG_RATIO * min(values)
-
-
-def _span(traces: list[dict[str, Any]], scale: float) -> tuple[float, float]:
-    """What a mark across the chart spans: of the measured values, from 0 where the axis begins there."""
-    values = _measured(traces)
-    if not values:
-        return 0.0, scale
-    return (min(values) if scale == 1 and _logarithmic(values) else 0.0), max(values)
 
 
 def _value_axis(traces: list[dict[str, Any]], quantity: str) -> dict[str, Any]:
@@ -187,17 +182,32 @@ def _line(curve: Curve, split: str, quantity: str, scale: float, *, legend: str,
     }
 
 
-def _step_mark(curve: Curve, low: float, high: float, *, legend: str) -> dict[str, Any]:
-    at = outcomes.diverged_at(curve.record)
-    return _mark(curve, [at, at], [low, high], legend) | {
+def _legend_of_step(curve: Curve, legend: str) -> dict[str, Any]:
+    """A legend's entry of runs that have no line."""
+    colour = _colour(curve)
+    return _mark(curve, [None], [None], legend) | {
         "mode": "lines+markers",
-        "line": {"color": _colour(curve), "dash": "dot", "width": 1.5},
-        "marker": {
-            "color": _colour(curve),
-            "size": 13,
-            "symbol": "x-thin",
-            "line": {"color": _colour(curve), "width": 3},
-        },
+        "line": {"color": colour, "dash": "dot", "width": 1.5},
+        "marker": {"color": colour, "size": 10, "symbol": "x-thin", "line": {"color": colour, "width": 3}},
+    }
+
+
+def _step_line(curve: Curve) -> dict[str, Any]:
+    at = outcomes.diverged_at(curve.record)
+    line = {"color": _colour(curve), "dash": "dot", "width": 1.5}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _step_cross(curve: Curve) -> dict[str, Any]:
+    return {
+        "text": "×",
+        "x": outcomes.diverged_at(curve.record),
+        "yref": "paper",
+        "y": 0,
+        "yanchor": "middle",
+        "showarrow": False,
+        "font": {"size": 20, "color": _colour(curve)},
+        "hovertext": html.escape(f"{curve.name}: {outcomes.end(curve.record)}"),
     }
 
 
@@ -207,14 +217,14 @@ def _end_mark(curve: Curve, quantity: str, scale: float) -> dict[str, Any]:
         "mode": "markers",
         "marker": {
             "color": _colour(curve),
-            "size": 14,
+            "size": 12,
             "symbol": "diamond-open",
             "line": {"color": _colour(curve), "width": 2},
         },
     }
 
 
-def _mark(curve: Curve, x: list[Any], y: list[float], legend: str) -> dict[str, Any]:
+def _mark(curve: Curve, x: list[Any], y: list[Any], legend: str) -> dict[str, Any]:
     """What is no measurement: where a run ended."""
     return {
         "type": "scatter",

@@ -11,7 +11,7 @@ from typing import Any
 from evonorm.lab.experiments import EXPERIMENTS, Variant
 from evonorm.lab.report import outcomes, recorded
 from evonorm.lab.report.charts import COLOURS, GROUP_SYMBOLS, OTHER_COLOUR, Chart
-from evonorm.lab.report.comparison import Cell, Comparison
+from evonorm.lab.report.comparison import LAYERS, Cell, Comparison
 
 NEUTRAL = "#7a7f87"
 HEADER = ("layer", "finished, each seed, %", "mean, %", "others", "recorded, %")
@@ -33,12 +33,11 @@ def chart(comparison: Comparison) -> Chart | None:
     if not lines:
         return None
     places = {line.name: len(lines) - row for row, line in enumerate(lines)}
-    edge = _edge(lines)
     traces = [trace for line in lines for trace in _seeds(line, places[line.name])]
-    traces += [trace for trace in (_mean(lines, places), _unended(lines, places)) if trace["x"]]
-    traces += [trace for trace in (_diverged(lines, places, edge), _recorded(lines, places)) if trace["x"]]
+    others = (_mean(lines, places), _unended(lines, places), _recorded(lines, places))
+    traces += [trace for trace in others if trace["x"]]
     layout = {
-        "xaxis": {"title": {"text": "validation accuracy after the last epoch, %"}, "range": [edge, _top(lines)]},
+        "xaxis": {"title": {"text": "validation accuracy, %"}, "range": [_edge(lines), _top(lines)]},
         "yaxis": {
             "tickvals": list(places.values()),
             "ticktext": [html.escape(name) for name in places],
@@ -49,8 +48,10 @@ def chart(comparison: Comparison) -> Chart | None:
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "margin": {"l": 8, "r": 12, "t": 8, "b": 48},
         "hovermode": "closest",
+        "annotations": _diverged(lines, places),
     }
-    key = "a dot a finished seed; as intended but where it says identity, which is what the report's code ran"
+    key = "last epoch; a dot a finished seed; layers as intended, identity: what the report's code ran in their place"
+    key += ", and what it recorded under their names" if any(line.recorded for line in lines) else ""
     return Chart("BN-ReLU and the EvoNorms", key, {"data": traces, "layout": layout}, HEADER, tuple(map(_row, lines)))
 
 
@@ -58,14 +59,14 @@ def _lines(comparison: Comparison) -> Iterable[Line]:
     """The layers trained with SGD, as intended, then the identity; without augmentation, then with it."""
     comparable = recorded.is_cifar10(comparison.dataset)
     for augment in (False, True):
-        suffix = ", augmented" * augment
+        suffix = ", aug." * augment
         for experiment in EXPERIMENTS:
             if experiment.optimizer != "sgd" or experiment.augment != augment:
                 continue
             values = tuple(value for value in experiment.recorded if value is not None) if comparable else ()
             cell = comparison.cell(experiment.id, "intended")
-            short = cell.name.replace("EvoNorm-", "").replace("groups", "gr.")
-            yield Line(f"{short}{suffix}", cell, experiment.layer, values)
+            groups = f" g{experiment.groups}" if experiment.groups else ""
+            yield Line(f"{LAYERS[experiment.layer]}{groups}{suffix}", cell, experiment.layer, values)
         published: Variant = "published"
         identity = comparison.cell("b0-aug" if augment else "b0", published)
         yield Line(f"identity{suffix}", identity, "none", ())
@@ -105,13 +106,23 @@ def _unended(lines: Sequence[Line], places: dict[str, int]) -> dict[str, Any]:
     return _dots("not finished: reached so far", [x for x, *_ in found], [y for _, y, _ in found], hovers, marker)
 
 
-def _diverged(lines: Sequence[Line], places: dict[str, int], edge: float) -> dict[str, Any]:
-    """Crosses on the axis' edge: a run that diverged has no accuracy."""
-    found = [(places[line.name], line, line.cell.with_status("diverged")) for line in lines]
-    lost = [(place, f"{line.name}: {outcomes.end(records[0])}", records) for place, line, records in found if records]
-    hovers = [html.escape(f"{text}; {len(records)} diverged") for _, text, records in lost]
-    marker = {"color": NEUTRAL, "size": 13, "symbol": "x-thin", "line": {"width": 3, "color": "#b3261e"}}
-    return _dots("diverged (no accuracy)", [edge] * len(lost), [place for place, *_ in lost], hovers, marker, "skip")
+def _diverged(lines: Sequence[Line], places: dict[str, int]) -> list[dict[str, Any]]:
+    """Words in the rows of runs that diverged: they have no accuracy to be drawn at."""
+    return [
+        {
+            "text": f"× diverged {len(lost)} of {len(line.cell.runs)}",
+            "xref": "paper",
+            "x": 0.01,
+            "xanchor": "left",
+            "y": places[line.name],
+            "showarrow": False,
+            "font": {"size": 12, "color": "#d9463d"},
+            "hovertext": html.escape("; ".join(outcomes.end(record) for record in lost)),
+        }
+        for line in lines
+        for lost in [line.cell.with_status("diverged")]
+        if lost
+    ]
 
 
 def _recorded(lines: Sequence[Line], places: dict[str, int]) -> dict[str, Any]:
@@ -121,9 +132,7 @@ def _recorded(lines: Sequence[Line], places: dict[str, int]) -> dict[str, Any]:
     return _dots("recorded by the report", [x for x, _ in found], [y for _, y in found], hovers, marker)
 
 
-def _dots(
-    name: str, x: list[float], y: Sequence[float], hovers: list[str], marker: dict[str, Any], number: str = ""
-) -> dict[str, Any]:
+def _dots(name: str, x: list[float], y: Sequence[float], hovers: list[str], marker: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
@@ -133,8 +142,7 @@ def _dots(
         "y": list(y),
         "text": hovers,
         "marker": marker,
-        "cliponaxis": False,
-        "hovertemplate": f"%{{text}}{'' if number else ': %{x:.1f} %'}<extra></extra>",
+        "hovertemplate": "%{text}: %{x:.1f} %<extra></extra>",
     }
 
 
