@@ -78,15 +78,8 @@ def _draw(chart: Chart, path: Path) -> Path:
         marks.note(axes, note)
     if entries:
         handles = [marks.handle(trace) for trace in entries.values()]
-        figure.legend(
-            handles,
-            list(entries),
-            loc="outside lower left",
-            ncols=columns,
-            frameon=False,
-            fontsize=LETTERS,
-            handlelength=3,
-        )
+        look: Any = {"ncols": columns, "frameon": False, "fontsize": LETTERS, "handlelength": 3}
+        figure.legend(handles, list(entries), loc="outside lower left", **look)
     figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
 
