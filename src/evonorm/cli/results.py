@@ -27,6 +27,9 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="also its charts as pictures, for papers and READMEs",
     )
+    report.add_argument(
+        "--svg", default=None, type=str | None, metavar="DIR", help="the same pictures as drawings, sharp at any size"
+    )
     commands.add_subcommand("report", report, help="the page of runs already made")
 
     export = ArgumentParser(
@@ -46,9 +49,10 @@ def report(options: Any) -> int:
 
     say_unread(page.write(Path(options.runs), Path(options.output), comparison=options.comparison))
     print(options.output)
-    if options.png is not None:
-        for path in page.draw(Path(options.runs), Path(options.png), comparison=options.comparison):
-            print(path)
+    for kind in ("png", "svg"):
+        if (folder := options[kind]) is not None:
+            for path in page.draw(Path(options.runs), Path(folder), comparison=options.comparison, kind=kind):
+                print(path)
     return 0
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from evonorm import cli
 from evonorm.lab.errors import UserError
 from evonorm.lab.report import page, sweep_charts, swept
 from tests.lab.report import sweeps
+from tests.lab.report.browser import tab
 from tests.lab.report.sweeps import HOSTILE
 
 
@@ -258,37 +255,6 @@ def test_a_sweep_writes_its_page_at_its_end(tmp_path: Path, capsys: pytest.Captu
     (out / "report.html").mkdir()  # the page cannot be written: the sweep has ended well all the same
     assert cli.main(["sweep", str(file), "--out", str(out)]) == 0
     assert "no page: cannot write the page" in capsys.readouterr().out
-
-
-@contextmanager
-def tab(file: Path, scheme: str, width: int) -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must have chromium: .ci/run installs it")
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
-        # A machine busy with other tests may take long over what takes a second.
-        context.set_default_timeout(120_000)
-        opened = context.new_page()
-        troubles: list[str] = []
-        opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        opened.on("pageerror", lambda error: troubles.append(str(error)))
-        opened.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
-        opened.on("requestfailed", lambda request: troubles.append(request.url))
-        opened.goto(file.as_uri())
-        opened.wait_for_function(
-            """[...document.querySelectorAll('.chart')].every(c => c.querySelector('.scatterlayer .trace') !== null)
-            && document.querySelectorAll('.strip').length > 0""",
-        )
-        yield opened
-        assert troubles == []
-        browser.close()
 
 
 SHOWN = "[...document.querySelectorAll('#trials tbody tr')].filter(row => !row.hidden)"

@@ -112,9 +112,9 @@ def panel(found: Trials[str]) -> Panel:
     )
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the chart as a picture into the folder `out`, and returns its path. Raises as render does."""
-    path = out / "architectures.png"
+    path = out / f"architectures.{kind}"
     found = read(folder, name)
     lines.picture(found, [panel(found)], path)
     return [path]

@@ -77,9 +77,9 @@ def picture(folder: Path, path: Path, name: str | None = None) -> None:
     lines.picture(found, [panel(found)], path)
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the chart as a picture into the folder `out`, and returns its path. Raises as render does."""
-    path = out / "batch-size.png"
+    path = out / f"batch-size.{kind}"
     picture(folder, path, name)
     return [path]
 

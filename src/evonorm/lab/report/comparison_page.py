@@ -59,9 +59,9 @@ def _grid(comparison: Comparison, found: Iterable[Record]) -> Grid:
     return grid.of_texts(tables.RUN_HEADER, tables.RUN_NUMBERS, rows, status=tables.RUN_HEADER.index("status"))
 
 
-def draw(runs: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(runs: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
-    return pictures.write(charts(runs, name), out)
+    return pictures.write(charts(runs, name), out, kind)
 
 
 def charts(runs: Path, name: str | None = None) -> dict[str, Chart]:

@@ -42,8 +42,8 @@ def picture(folder: Path, path: Path, name: str | None = None) -> None:
     lines.picture(found, charts(found), path)
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the charts as one picture into the folder `out`, and returns its path. Raises as render does."""
-    path = out / "learning-rate.png"
+    path = out / f"learning-rate.{kind}"
     picture(folder, path, name)
     return [path]

@@ -22,8 +22,11 @@ class Kind(Protocol):
         Raises UserError if there is nothing to show.
         """
 
-    def draw(self, folder: Path, out: Path, name: str | None = None) -> list[Path]:
-        """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render."""
+    def draw(self, folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
+        """Writes the page's charts as pictures, `png` or `svg`, into the folder `out`, and returns their paths.
+
+        Raises as render.
+        """
 
 
 # A folder of several kinds is of the first; one of none is a folder of runs.
@@ -50,16 +53,16 @@ def render(folder: Path, *, comparison: str | None = None) -> str:
     return _kind(folder, comparison).render(folder, comparison)
 
 
-def draw(folder: Path, out: Path, *, comparison: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, *, comparison: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the charts of the page of `folder` as pictures to the folder `out`, and returns their paths.
 
-    Raises UserError if there is nothing to show, or a picture cannot be written.
+    kind: `png` or `svg`. Raises UserError if there is nothing to show, or a picture cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _kind(folder, comparison).draw(folder, out, comparison)
+        return _kind(folder, comparison).draw(folder, out, comparison, kind)
     except OSError as error:
-        raise UserError(f"cannot write pictures to {out}: {error.strerror}; choose another --png") from error
+        raise UserError(f"cannot write pictures to {out}: {error.strerror}; choose another --{kind}") from error
 
 
 def _kind(folder: Path, name: str | None) -> Kind:

@@ -60,8 +60,8 @@ class Task:
         return str(self.dataset.get("name") or "data without a name")
 
     def label(self, record: Record) -> str:
-        """The run's settings as far as they differ here, its layer always; runs of one label are repetitions."""
-        shown = dict.fromkeys(("layer", *self.differing))
+        """The run's settings as far as they differ here, its layer and groups always; runs of one label are repetitions."""
+        shown = dict.fromkeys(("layer", "groups", *self.differing))
         return ", ".join(filter(None, (_said(record, name) for name in shown))) or record.name
 
     def repeated(self) -> dict[str, list[float]]:
@@ -202,11 +202,12 @@ def apart(task: Task) -> str:
 
 def mixture(task: Task) -> str:
     """What else than the layer differs between the runs of one list, for whoever would compare layers in it."""
-    ways = [name for name in task.differing if name not in ("layer", "groups")]
-    if len(task.records) < 2 or not ways:
+    named = [name for name in _NAMED if len({setting(record, name) for record in task.records}) > 1]
+    ways = [name for name in dict.fromkeys((*named, *task.differing)) if name not in ("layer", "groups")]
+    if not ways:
         return ""
-    named = [f"{_words(name)} ({_values(task, name)})" for name in ways]
-    return f"These runs differ in more than the layer: {'; '.join(named)}."
+    told = [f"{_words(name)} ({_values(task, name)})" for name in ways]
+    return f"These runs differ in more than the layer: {'; '.join(told)}."
 
 
 def _values(task: Task, name: str) -> str:

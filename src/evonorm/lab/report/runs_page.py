@@ -51,9 +51,9 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
     )
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
-    return pictures.write(charts(folder), out)
+    return pictures.write(charts(folder), out, kind)
 
 
 def charts(folder: Path) -> dict[str, Chart]:
