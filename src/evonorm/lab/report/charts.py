@@ -20,7 +20,7 @@ COLOURS = {
 OTHER_COLOUR = "#cc79a7"
 # Groups of EvoNorm-S0 share its colour and differ by marker and dash.
 GROUP_SYMBOLS = {8: "circle", 16: "square", 32: "triangle-up"}
-GROUP_DASHES = {8: "solid", 16: "dash", 32: "dashdot"}
+GROUP_DASHES = {8: "solid", 16: "dash", 32: "dot"}
 # More markers than this on a line hide it.
 MOST_MARKERS = 12
 # Losses further apart than this are drawn on a logarithmic axis: a run on its way to infinity would flatten the rest.
@@ -206,7 +206,7 @@ def _step_cross(curve: Curve) -> dict[str, Any]:
         "y": 0,
         "yanchor": "middle",
         "showarrow": False,
-        "font": {"size": 20, "color": _colour(curve)},
+        "font": {"size": 26, "color": _colour(curve)},
         "hovertext": html.escape(f"{curve.name}: {outcomes.end(curve.record)}"),
     }
 

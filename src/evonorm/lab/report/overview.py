@@ -165,8 +165,8 @@ def _shown(lines: Sequence[Line]) -> list[float]:
 
 def _edge(lines: Sequence[Line]) -> float:
     lowest = min(_shown(lines), default=5.0)
-    return max(0.0, 5.0 * (lowest // 5) - 5)
+    return max(-1.0, lowest - 5)
 
 
 def _top(lines: Sequence[Line]) -> float:
-    return min(100.0, 5.0 * (max(_shown(lines), default=95.0) // 5) + 5)
+    return min(101.0, max(_shown(lines), default=95.0) + 2)
