@@ -146,7 +146,7 @@ def test_one_seed_gives_leads_only(tmp_path: Path) -> None:
     answer = text_of(page.render(tmp_path))
     assert "one seed (n = 1)" in answer
     assert "EvoNorm-B0 is 8.0 points below BN-ReLU, one seed: a lead." in answer
-    assert "EvoNorm-S0 is 9.0 (8 groups), 9.0 (16 groups) and 9.0 (32 groups) points below BN-ReLU" in answer
+    assert "EvoNorm-S0 is 9.0, 9.0 and 9.0 points below BN-ReLU with 8, 16 and 32 groups, one seed: a lead." in answer
 
 
 def test_evonorm_above_batch_norm_contradicts_it(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ OVERFIT_RISE = 1.10
 BALANCED_GAP = 0.05
 # A validation loss is said to fluctuate a lot if it changes by this share of its level, beyond its trend, per epoch.
 FLUCTUATION = 0.10
+# Accuracies closer than this are the same in the digits that are shown.
+LEVEL_WITH = 0.0005
 
 S0, S0_AUG = ("s0-g8", "s0-g16", "s0-g32"), ("s0-g8-aug", "s0-g16-aug", "s0-g32-aug")
 
@@ -145,7 +147,7 @@ def _against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) ->
     text = f"As intended, against {rival}'s {reference}: {'; '.join(told)}."
     if known:
         text += margins({difference.noise for _, difference in known}, among)
-    answer = " ".join(_ends(known) + _lost(lost))
+    answer = " ".join(_ends(known, baseline) + _lost(lost))
     seeds = min([difference.seeds for _, difference in known] + [len(cell.with_status("diverged")) for cell in lost])
     return judged(claim, joined(leanings), answer, text, [*cells, baseline], seeds=seeds)
 
@@ -156,23 +158,25 @@ def _below(difference: Difference) -> Leaning:
     return "holds" if difference.value < 0 else "does not hold"
 
 
-def _ends(known: Sequence[tuple[Cell, Difference]]) -> list[str]:
+def _ends(known: Sequence[tuple[Cell, Difference]], baseline: Cell) -> list[str]:
     """Each layer against BN-ReLU in a sentence: "EvoNorm-B0 is 2.0 points above BN-ReLU, one seed: a lead."."""
-    alike: dict[tuple[str, bool, str], list[tuple[Cell, Difference]]] = {}
+    alike: dict[tuple[str, str, str], list[tuple[Cell, Difference]]] = {}
     for cell, difference in known:
-        how = standing(difference.clear, difference.seeds)
-        alike.setdefault((cell.experiment.layer, difference.value < 0, how), []).append((cell, difference))
+        where = "level with" if abs(difference.value) < LEVEL_WITH else "below" if difference.value < 0 else "above"
+        how = standing(difference, [cell, baseline])
+        alike.setdefault((cell.experiment.layer, where, how), []).append((cell, difference))
     sentences = []
-    for (layer, below, how), members in alike.items():
-        numbers = [
-            f"{100 * abs(difference.value):.1f}"
-            + (f" ({cell.experiment.groups} groups)" if cell.experiment.groups else "")
-            for cell, difference in members
-        ]
-        listed = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
-        where = "below" if below else "above"
-        sentences.append(f"{LAYERS[layer]} is {listed} points {where} BN-ReLU, {how}.")
+    for (layer, where, how), members in alike.items():
+        groups = [str(cell.experiment.groups) for cell, _ in members if cell.experiment.groups]
+        values = _listed([f"{100 * abs(difference.value):.1f}" for _, difference in members])
+        apart = "" if where == "level with" else f"{values} points "
+        having = f" with {_listed(groups)} groups" if groups else ""
+        sentences.append(f"{LAYERS[layer]} is {apart}{where} BN-ReLU{having}, {how}.")
     return sentences
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _lost(cells: Sequence[Cell]) -> list[str]:
@@ -198,11 +202,12 @@ def _groups_alike(runs: Comparison) -> Finding:
     told = "; ".join(f"{a.experiment.id} against {b.experiment.id} {difference}" for a, b, difference in known)
     text = f"As intended: {told}.{margins({difference.noise for _, _, difference in known}, len(pairs))} In the "
     text += "report these three were one and the same function, so its differences are the noise between runs."
-    widest = max((difference for _, _, difference in known), key=lambda difference: abs(difference.value))
-    clear = any(difference.clear for _, _, difference in known)
-    seeds = min(difference.seeds for _, _, difference in known)
-    answer = f"{_number(len({c.experiment.id for a, b, _ in known for c in (a, b)}))} numbers of groups end at most "
-    answer += f"{100 * abs(widest.value):.1f} points apart, {standing(clear, seeds)}."
+    widest = max(abs(difference.value) for _, _, difference in known)
+    clearest = max((difference for _, _, difference in known), key=lambda found: (found.clear, abs(found.value)))
+    compared = {cell.experiment.id: cell for a, b, _ in known for cell in (a, b)}
+    answer = f"{_number(len(compared))} numbers of groups end at most {100 * widest:.1f} points apart, "
+    answer += f"{standing(clearest, list(compared.values()))}."
+    clear, seeds = clearest.clear, min(difference.seeds for _, _, difference in known)
     return judged(claim, "does not hold" if clear else "within noise", answer, text, cells, seeds=seeds)
 
 
@@ -273,7 +278,11 @@ def _identity_matters(runs: Comparison) -> Finding:
         values = [difference.value for _, difference in known]
         span = f"{evidence.points(min(values))} to {evidence.points(max(values))}"
         count = min(difference.seeds for _, difference in known)
-        answer.append(f"The layers end {span} points from the identity's {accuracy}, {seeds_told(count)}.")
+        beyond = sum(difference.clear for _, difference in known)
+        answer.append(
+            f"The layers end {span} points from the identity's {accuracy}, {seeds_told(count)}; "
+            f"{beyond} of {len(known)} beyond the margin."
+        )
         text = "; ".join(f"{cell.experiment.id} {difference}" for cell, difference in known) + "."
         text += margins({difference.noise for _, difference in known}, len(pairs))
     more = runs.repetitions(identity)

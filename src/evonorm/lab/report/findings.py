@@ -8,6 +8,7 @@ from typing import Literal
 
 from evonorm.lab.report import evidence, outcomes
 from evonorm.lab.report.comparison import Cell, percent, summarize
+from evonorm.lab.report.evidence import Difference
 
 # What the numbers say of a claim, before it is asked how much they can carry.
 Leaning = Literal["holds", "does not hold", "mixed", "within noise"]
@@ -99,10 +100,13 @@ def seeds_told(count: int) -> str:
     return "one seed" if count == 1 else f"n = {count}"
 
 
-def standing(clear: bool, seeds: int) -> str:
-    """What a difference of so many seeds is: "one seed: a lead", "n = 3: within noise"."""
-    what = "within noise" if not clear else "a lead" if seeds < 2 else f"clear at {100 * evidence.LEVEL:.0f} %"
-    return f"{seeds_told(seeds)}: {what}"
+def standing(difference: Difference, cells: Sequence[Cell]) -> str:
+    """What a difference is: "one seed: a lead", "n = 3: within noise"; no verdict where the cells' runs are short."""
+    what = "a lead" if difference.seeds < 2 else f"clear at {100 * evidence.LEVEL:.0f} %"
+    what = what if difference.clear else "within noise"
+    if evidence.shortest(cells) < evidence.ENOUGH_STEPS:
+        what = "too little training to tell"
+    return f"{seeds_told(difference.seeds)}: {what}"
 
 
 def margins(noises: set[str], among: int) -> str:
