@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +265,7 @@ def test_the_answer_comes_first_and_the_conditions_after_the_table(tmp_path: Pat
     make_comparison(tmp_path)
     text = text_of(page.render(tmp_path))
     order = [
-        "EvoNorm-B0 is 0.0 points",
+        "EvoNorm-B0 is level with BN-ReLU, one seed: within noise.",
         "BN-ReLU and the EvoNorms",
         "experiment recorded by",
         "How near",
@@ -311,3 +313,38 @@ def test_a_short_budget_still_says_which_runs_have_not_ended(tmp_path: Path) -> 
     assert told.waiting.startswith("s0-g8-aug (stopped after 1 of 3 epochs, at ")
     assert "one seed: too little training to tell." in headline(read(tmp_path))
     assert "lead" not in headline(read(tmp_path))
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 390), ("light", 1300)])
+def test_the_answers_need_no_scrolling_sideways(tmp_path: Path, scheme: str, width: int) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must have chromium: .ci/run installs it")
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    # Several seeds, some of which did not finish: what makes a cell wide.
+    make_comparison(tmp_path, lambda id, v, s: 0.7 + 0.03 * s, seeds=SEEDS)
+    cut(tmp_path, "s0-g32-aug", "intended", 1, "stopped", 46)
+    cut(tmp_path, "b0", "published", 0, "diverged")
+    page.write(tmp_path, tmp_path / "report.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
+        tab = context.new_page()
+        tab.goto((tmp_path / "report.html").as_uri())
+        tab.wait_for_function("document.querySelector('.chart .main-svg') !== null", timeout=20_000)
+        hidden = tab.evaluate(
+            """[...document.querySelectorAll('.answers')].filter(table =>
+                table.scrollWidth > table.parentElement.clientWidth
+                || [...table.querySelectorAll('td')].some(cell => cell.getBoundingClientRect().right > innerWidth)
+            ).length"""
+        )
+        assert tab.evaluate("document.querySelectorAll('.answers').length") == 2
+        assert hidden == 0
+        # The first chart is above the table, and every row of it has its name.
+        first = tab.locator(".chart").first
+        assert first.bounding_box()["y"] < tab.locator("#table").bounding_box()["y"]
+        assert first.locator(".ytick").count() == 12
+        browser.close()

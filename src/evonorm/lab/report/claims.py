@@ -8,8 +8,8 @@ from itertools import combinations
 
 from evonorm.lab.experiments import VARIANTS, Variant
 from evonorm.lab.records import Record
-from evonorm.lab.report import evidence, outcomes, recorded
-from evonorm.lab.report.comparison import LAYERS, Cell, Comparison, percent, summarize
+from evonorm.lab.report import against, evidence, outcomes, recorded
+from evonorm.lab.report.comparison import Cell, Comparison, percent, summarize
 from evonorm.lab.report.evidence import Difference
 from evonorm.lab.report.findings import Finding, Leaning, joined, judged, margins, missing, seeds_told, standing
 
@@ -21,8 +21,6 @@ OVERFIT_RISE = 1.10
 BALANCED_GAP = 0.05
 # A validation loss is said to fluctuate a lot if it changes by this share of its level, beyond its trend, per epoch.
 FLUCTUATION = 0.10
-# Accuracies closer than this are the same in the digits that are shown.
-LEVEL_WITH = 0.0005
 
 S0, S0_AUG = ("s0-g8", "s0-g16", "s0-g32"), ("s0-g8-aug", "s0-g16-aug", "s0-g32-aug")
 
@@ -43,11 +41,11 @@ def sections(runs: Comparison) -> tuple[Section, ...]:
     comparable = recorded.is_cifar10(runs.dataset)
     b0_told, s0_told = (f" ({told} against 84.3 %)" * comparable for told in ("75.7", "76.0 and 74.8"))
     b0 = (
-        _against_bn(runs, f"EvoNorm-B0 ends below BN-ReLU{b0_told}.", ("b0",), sgd),
+        against.against_bn(runs, f"EvoNorm-B0 ends below BN-ReLU{b0_told}.", ("b0",), sgd),
         _not_a_number(runs, "With augmentation, EvoNorm-B0's loss is NaN.", ("b0-aug",)),
     )
     s0 = (
-        _against_bn(runs, f"EvoNorm-S0 ends below BN-ReLU{s0_told}.", S0, sgd),
+        against.against_bn(runs, f"EvoNorm-S0 ends below BN-ReLU{s0_told}.", S0, sgd),
         _groups_alike(runs),
         _not_a_number(runs, "The loss is NaN with 32 groups, and with augmentation always.", ("s0-g32", *S0_AUG)),
     )
@@ -58,8 +56,8 @@ def sections(runs: Comparison) -> tuple[Section, ...]:
         "In the report the sweep maximized training accuracy, and its groups never reached the layer.",
     )
     conclusion = (
-        _against_bn(runs, "EvoNorm cannot match BN-ReLU, without augmentation.", ("b0", *S0), sgd),
-        _against_bn(runs, "EvoNorm cannot match BN-ReLU, with augmentation.", ("b0-aug", *S0_AUG), augmented),
+        against.against_bn(runs, "EvoNorm cannot match BN-ReLU, without augmentation.", ("b0", *S0), sgd),
+        against.against_bn(runs, "EvoNorm cannot match BN-ReLU, with augmentation.", ("b0-aug", *S0_AUG), augmented),
         _identity_matters(runs),
     )
     overfits = _overfits(runs, adam, "The network clearly overfits.")
@@ -123,72 +121,6 @@ def _gap_told(gap: float, cell: Cell) -> str:
 def _of_cell(claim: str, holds: bool, answer: str, text: str, cell: Cell) -> Finding:
     leaning: Leaning = "holds" if holds else "does not hold"
     return judged(claim, leaning, answer, text, [cell], seeds=len(cell.with_status("finished")))
-
-
-def _against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) -> Finding:
-    baseline = runs.cell(rival, "intended")
-    cells = [runs.cell(id, "intended") for id in ids]
-    reference = percent(summarize(baseline.last("val_accuracy")), " %")
-    finished = [cell for cell in cells if cell.last("val_accuracy")]
-    lost = [cell for cell in cells if cell.with_status("diverged")]
-    if not reference or not (finished or lost):
-        return missing(claim, *([baseline] if not reference else cells))
-    among = len(finished)
-    found = [(cell, evidence.difference(cell, baseline, among=among)) for cell in finished]
-    known = [(cell, difference) for cell, difference in found if difference is not None]
-    leanings = [_below(difference) for _, difference in known]
-    # A layer that diverges does not match either.
-    leanings += ["holds" for _ in lost]
-    told = [
-        f"{cell.experiment.id} {percent(summarize(cell.last('val_accuracy')), ' %')} ({difference})"
-        for cell, difference in known
-    ]
-    told += [f"{cell.experiment.id}: {_rate(cell)}" for cell in lost]
-    text = f"As intended, against {rival}'s {reference}: {'; '.join(told)}."
-    if known:
-        text += margins({difference.noise for _, difference in known}, among)
-    answer = " ".join(_ends(known, baseline) + _lost(lost))
-    seeds = min([difference.seeds for _, difference in known] + [len(cell.with_status("diverged")) for cell in lost])
-    return judged(claim, joined(leanings), answer, text, [*cells, baseline], seeds=seeds)
-
-
-def _below(difference: Difference) -> Leaning:
-    if not difference.clear:
-        return "within noise"
-    return "holds" if difference.value < 0 else "does not hold"
-
-
-def _ends(known: Sequence[tuple[Cell, Difference]], baseline: Cell) -> list[str]:
-    """Each layer against BN-ReLU in a sentence: "EvoNorm-B0 is 2.0 points above BN-ReLU, one seed: a lead."."""
-    alike: dict[tuple[str, str, str], list[tuple[Cell, Difference]]] = {}
-    for cell, difference in known:
-        where = "level with" if abs(difference.value) < LEVEL_WITH else "below" if difference.value < 0 else "above"
-        how = standing(difference, [cell, baseline])
-        alike.setdefault((cell.experiment.layer, where, how), []).append((cell, difference))
-    sentences = []
-    for (layer, where, how), members in alike.items():
-        groups = [str(cell.experiment.groups) for cell, _ in members if cell.experiment.groups]
-        values = _listed([f"{100 * abs(difference.value):.1f}" for _, difference in members])
-        apart = "" if where == "level with" else f"{values} points "
-        having = f" with {_listed(groups)} groups" if groups else ""
-        sentences.append(f"{LAYERS[layer]} is {apart}{where} BN-ReLU{having}, {how}.")
-    return sentences
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _lost(cells: Sequence[Cell]) -> list[str]:
-    return [f"{cell.name}: {_rate(cell)}." for cell in cells]
-
-
-def _rate(cell: Cell) -> str:
-    """How often the cell's runs diverged: with an interval where all have ended."""
-    lost, ended = len(cell.with_status("diverged")), len(cell.with_status("finished") + cell.with_status("diverged"))
-    if ended == len(cell.runs):
-        return f"{evidence.rate(lost, ended)} diverged"
-    return f"{lost} of {len(cell.runs)} diverged so far ({outcomes.counted(cell.runs.values())})"
 
 
 def _groups_alike(runs: Comparison) -> Finding:
@@ -270,8 +202,8 @@ def _identity_matters(runs: Comparison) -> Finding:
         layers = sum(len(cell.with_status("diverged")) for cell in intended)
         ran = sum(len(cell.records) for cell in intended)
         answer.append(
-            f"Without augmentation the identity: {_rate(identity)}; the layers as defined: {layers} of {ran} diverged, "
-            f"{trained} finished."
+            f"Without augmentation the identity: {against.rate(identity)}; the layers as defined: {layers} of {ran} "
+            f"diverged, {trained} finished."
         )
     if known:
         accuracy = percent(summarize(identity.last("val_accuracy")), " %")
