@@ -1,4 +1,4 @@
-"""What a sweep's page says it is of, what its metric means, its learning curves, its ways to folders, its axes' marks."""
+"""What a sweep's page says it is of, what its metric means, its curves, its links, its axes' marks."""
 
 from __future__ import annotations
 
