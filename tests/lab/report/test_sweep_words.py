@@ -54,7 +54,11 @@ def test_several_networks_and_data_sets(tmp_path: Path) -> None:
         content["config"]["model"], content["dataset"]["name"] = model, data
         content["dataset"]["train_images"] = 100
         records.write_json(tmp_path / run / "config.json", content)
+        content["dataset"]["notice"] = f"These are {data}."
+        records.write_json(tmp_path / run / "config.json", content)
     text = text_of(page.render(tmp_path))
+    assert "Mind the data. These are digits." in text
+    assert "Mind the data. These are pictures." in text
     assert "Network: resnet18, timm:vit, mini-inception, with evonorm-s0." in text
     assert "digits: 100 training and 10,000 validation images; pictures: 100 to 50,000 training and" in text
 
