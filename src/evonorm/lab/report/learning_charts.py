@@ -7,7 +7,7 @@ from typing import Any
 
 from evonorm.lab.records import Record
 from evonorm.lab.report.charts import Chart
-from evonorm.lab.report.sweep_charts import FIFTHS, MANY, NO_VALUE_COLOUR, fifths, short
+from evonorm.lab.report.sweep_charts import FIFTHS, MANY, MOST_TICKS, NO_VALUE_COLOUR, fifths, short
 from evonorm.lab.report.swept import Swept, number
 from evonorm.lab.sweep.training import KERAS_NAMES
 
@@ -48,13 +48,14 @@ def _chart(swept: Swept, lines: Mapping[int, Line], name: str, x: str) -> Chart 
     if all(len(line) < 2 for line in lines.values()):
         return None
     own = fifths(swept)
+    longest = max(at for line in lines.values() for at, _ in line)
     traces = []
     for fifth, colour in ((None, NO_VALUE_COLOUR), *enumerate(FIFTHS)):
         places = [place for place in lines if own[place] == fifth and lines[place]]
         if places:
             traces.append(_trace(swept, {place: lines[place] for place in places}, name, x, colour))
     layout = {
-        "xaxis": {"title": {"text": x}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": x}, "rangemode": "tozero", **({"dtick": 1} if longest <= MOST_TICKS else {})},
         "yaxis": {"title": {"text": short(name)}},
         "showlegend": False,
         "margin": {"l": 60, "r": 12, "t": 8, "b": 48},

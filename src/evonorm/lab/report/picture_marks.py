@@ -101,7 +101,8 @@ def note(axes: Axes, drawn: Mapping[str, Any]) -> None:
         va={"top": "top", "bottom": "bottom"}.get(drawn.get("yanchor", "auto"), "center"),
         fontsize=drawn.get("font", {}).get("size", 12) * FONT,
         color=drawn.get("font", {}).get("color", INK),
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+        # What has room of its own is not crossed out by lines.
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8} if "borderpad" in drawn else None,
         arrowprops={"arrowstyle": "->", "color": INK, "lw": 0.8} if arrow else None,
         annotation_clip=False,
         zorder=4,

@@ -60,7 +60,7 @@ class Task:
         return str(self.dataset.get("name") or "data without a name")
 
     def label(self, record: Record) -> str:
-        """The run's settings as far as they differ here, its layer and groups always; runs of one label are repetitions."""
+        """Layer and groups, and other settings as far as they differ here; runs of one label are repetitions."""
         shown = dict.fromkeys(("layer", "groups", *self.differing))
         return ", ".join(filter(None, (_said(record, name) for name in shown))) or record.name
 

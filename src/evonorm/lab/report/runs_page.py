@@ -71,7 +71,7 @@ def title(found: Runs) -> str:
     """What the page is of: how many runs, of which layers, on which data."""
     layers = list(dict.fromkeys(str(record.config.get("layer") or "?") for record in found.records))
     count = len(found.records)
-    what = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more layers" if len(layers) > 3 else "")
+    what = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
     data = " and ".join(dict.fromkeys(task.name for task in found.tasks))
     return f"{count} training runs on {data}: {what}" if count > 1 else f"A training run on {data}: {what}"
 

@@ -153,7 +153,7 @@ def against(swept: Swept, axis: Axis) -> Chart:
     # Plotly has no place for a diverged trial's missing height: the words say what the height means.
     traces[1]["hovertemplate"] = "trial %{customdata}: no value<extra></extra>"
     rows = _grouped(swept, axis)
-    if axis.choices:
+    if axis.choices and axis.listed:
         means = [(axis.choices[place], mean) for place, (_, values, mean) in enumerate(rows) if values]
         traces.append(
             {
@@ -175,7 +175,7 @@ def against(swept: Swept, axis: Axis) -> Chart:
         "margin": {"l": 60, "r": 12, "t": 8, "b": 48},
         "hovermode": "closest",
     }
-    key = "a point a trial" + ("; diamonds: means" if axis.choices else "")
+    key = "a point a trial" + ("; diamonds: means" if axis.choices and axis.listed else "")
     key += "; crosses beyond the worst: diverged or failed" if lost else ""
     header = (axis.name, "trials", f"mean {measure.name}", "best", "diverged", "failed")
     table = tuple(_group_row(swept, axis, label, places) for label, places in _groups(swept, axis))

@@ -55,6 +55,7 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
         description=swept.content.get("description") or "",
         subject=sweep_words.subject(swept, made.records),
         meaning=sweep_words.meaning(swept),
+        notices=sweep_words.notices(made.records),
         unread=made.unread,
         metric=swept.metric,
         answer=readings.answer(swept, found),

@@ -43,6 +43,11 @@ def data(made: Iterable[Record]) -> str:
     return "; ".join(f"{name}: {train} training and {test} validation images" for name, (train, test) in spans.items())
 
 
+def notices(made: Iterable[Record]) -> list[str]:
+    """What readers must know of the data, each once."""
+    return list(dict.fromkeys(str(record.dataset["notice"]) for record in made if record.dataset.get("notice")))
+
+
 def meaning(swept: Swept) -> str:
     """What the metric is measured on, where it is one of our training's; Keras's names hide that."""
     if swept.metric is None or training(swept) is None:
