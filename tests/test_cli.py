@@ -58,7 +58,7 @@ def test_train_then_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     out = tmp_path / "runs"
     assert cli.main(["train", *TINY, "--layer", "gn-silu", "--groups", "8", "--augment", "--out", str(out)]) == 0
     assert "finished:" in capsys.readouterr().out
-    (record,) = records.read_all(out)
+    (record,) = records.read_all(out).records
     assert record.config["augment"] is True
     assert record.name.startswith("gn-silu-g8-sgd-aug-")
     for runs in (out, out / record.name):
@@ -71,7 +71,7 @@ def test_a_config_file_and_an_override(tmp_path: Path) -> None:
     file.write_text("layer: bn-relu\nepochs: 7\nlearning_rate: 1e-3\nseeds: {model: 4}\n")
     arguments = ["train", "--config", str(file), *TINY, "--seeds.order", "5", "--out", str(tmp_path / "runs")]
     assert cli.main(arguments) == 0
-    (record,) = records.read_all(tmp_path / "runs")
+    (record,) = records.read_all(tmp_path / "runs").records
     assert (record.config["layer"], record.config["epochs"], record.config["learning_rate"]) == ("bn-relu", 1, 1e-3)
     assert (record.config["seeds"]["model"], record.config["seeds"]["order"]) == (4, 5)
 

@@ -158,7 +158,7 @@ def test_a_sweep_of_training(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "out"), "--workers", "1", "--data", "digits"]
     assert cli.main(["sweep", str(file), *out, "--set", *settings]) == 0
     (row,) = export.read(tmp_path / "out").rows
-    (record,) = records.read_all(tmp_path / "out")
+    (record,) = records.read_all(tmp_path / "out").records
     assert (row["param.learning_rate"], row["config.learning_rate"], row["run"]) == (0.001, 0.001, record.name)
     assert row["last.val_loss"] == record.metrics[0]["val_loss"] == row["value"]
     (report,) = export.read(tmp_path / "out", metrics=True).rows

@@ -117,7 +117,7 @@ def test_train_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     arguments = ["train", "--data", "digits", "--train-images", "10", "--test-images", "10", "--epochs", "1"]
     arguments += ["--model", "timm:test_resnet", "--plain-norms", "affine", "--out", str(tmp_path)]
     assert cli.main(arguments) == 0
-    (record,) = records.read_all(tmp_path)
+    (record,) = records.read_all(tmp_path).records
     assert (record.config["model"], record.config["plain_norms"]) == ("timm:test_resnet", "affine")
     assert cli.main(["train", "--data", "digits", "--model", "resnet19", "--out", str(tmp_path)]) == cli.USER_ERROR
     told = capsys.readouterr().err

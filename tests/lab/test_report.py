@@ -23,6 +23,7 @@ from evonorm.lab.report.comparison import read
 
 FULL = Budget("full", 60, None, None, "the report's own")
 IMAGES = (50_000, 10_000)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOSTILE = "</script><script>window.harmed = true</script><img src=x onerror='window.harmed = true'>"
 
 Accuracy = Callable[[str, str, int], float | None]
@@ -50,7 +51,7 @@ def make_run(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train, test = config.train_images or IMAGES[0], config.test_images or IMAGES[1]
-    dataset = {"name": "pictures", "fingerprint": "f" * 16, "notice": "", "classes": ["a", "b"]}
+    dataset = {"name": "pictures", "fingerprint": "f" * 16, "notice": "", "classes": list(CLASSES)}
     dataset |= {"train_images": train, "test_images": config.validation_images or test}
     resolved = config.resolved(precision="fp32", grouped="s0" in config.layer, eps=1e-5)
     records.write_json(folder / "config.json", {"config": asdict(resolved), "dataset": dataset})
@@ -65,7 +66,7 @@ def make_run(
 
 DIAGNOSIS = {
     "epoch": 2,
-    "step": 17,
+    "step": 408,
     "kind": "forward",
     "tensor": "inception3.conv1x1.conv",
     "cause": "Activations grew to 1e+30 at stem.norm: lower the learning rate.",
@@ -83,6 +84,7 @@ def make_comparison(
     rise: float = 1.0,
     wobble: float = 0.0,
     notice: str = "",
+    classes: tuple[str, ...] = CLASSES,
     leave_out: tuple[str, ...] = (),
 ) -> None:
     """Runs of all experiments. accuracy(id, variant, seed): None for a run that diverged in its second epoch."""
@@ -102,7 +104,7 @@ def make_comparison(
             make_run(runs / name, config, epochs, status="diverged", diagnosis=DIAGNOSIS)
         else:
             make_run(runs / name, config, epochs_of(config, value, gap, rise, wobble))
-    dataset = {"name": "pictures", "fingerprint": "f" * 16, "notice": notice, "classes": ["a", "b"]}
+    dataset = {"name": "pictures", "fingerprint": "f" * 16, "notice": notice, "classes": list(classes)}
     dataset |= {"train_images": train, "test_images": test}
     content = {"schema": 1, "updated": "2026-11-24T12:00:00Z", "budget": asdict(budget), "dataset": dataset}
     records.write_json(runs / f"comparison-{budget.name}-ffff.json", content | {"entries": entries})
@@ -129,22 +131,35 @@ def layered(bn: float, b0: float, s0: float, identity: float) -> Accuracy:
 
 
 def test_evonorm_below_batch_norm_supports_the_report(tmp_path: Path) -> None:
-    make_comparison(tmp_path, layered(0.84, 0.76, 0.75, 0.70))
+    make_comparison(tmp_path, layered(0.84, 0.76, 0.75, 0.70), seeds=(0, 1, 2))
     found = verdicts(tmp_path)
-    assert found["b0"] == ["supported", "contradicted"]  # below BN-ReLU; no NaN
-    assert found["s0"] == ["supported", "within noise", "contradicted"]
-    assert found["conclusion"] == ["supported", "supported", "supported"]
+    assert found["b0"] == ["holds", "does not hold"]  # below BN-ReLU; no NaN
+    assert found["s0"] == ["holds", "within noise", "does not hold"]
+    assert found["conclusion"] == ["holds", "holds", "holds"]
     assert found["sweep"] == ["not examined"]
+
+
+def test_one_seed_gives_leads_only(tmp_path: Path) -> None:
+    make_comparison(tmp_path, layered(0.84, 0.76, 0.75, 0.70), gap=0.25, rise=1.5, wobble=0.3)
+    told = [verdict for found in verdicts(tmp_path).values() for verdict in found]
+    assert set(told) == {"a lead: holds", "a lead: does not hold", "within noise", "not examined"}
+    answer = text_of(page.render(tmp_path))
+    assert "one seed (n = 1)" in answer
+    assert "EvoNorm-B0 is 8.0 points below BN-ReLU, one seed: a lead." in answer
+    assert "EvoNorm-S0 is 9.0, 9.0 and 9.0 points below BN-ReLU with 8, 16 and 32 groups, one seed: a lead." in answer
 
 
 def test_evonorm_above_batch_norm_contradicts_it(tmp_path: Path) -> None:
     make_comparison(tmp_path, layered(0.76, 0.84, 0.83, 0.76), seeds=(0, 1, 2))
-    assert verdicts(tmp_path)["conclusion"] == ["contradicted", "contradicted", "supported"]
+    assert verdicts(tmp_path)["conclusion"] == ["does not hold", "does not hold", "holds"]
 
 
 def test_one_above_one_below_is_mixed(tmp_path: Path) -> None:
-    make_comparison(tmp_path, layered(0.80, 0.84, 0.76, 0.80))
+    make_comparison(tmp_path, layered(0.80, 0.84, 0.76, 0.80), seeds=(0, 1))
     assert verdicts(tmp_path)["conclusion"][0] == "mixed"
+    one = tmp_path / "one"
+    make_comparison(one, layered(0.80, 0.84, 0.76, 0.80))
+    assert verdicts(one)["conclusion"][0] == "a lead: mixed"
 
 
 def test_equal_layers_are_within_noise(tmp_path: Path) -> None:
@@ -153,20 +168,51 @@ def test_equal_layers_are_within_noise(tmp_path: Path) -> None:
 
 
 def test_seed_noise_widens_the_margin(tmp_path: Path) -> None:
-    """Two points apart, but seeds scatter by three: one seed alone would have called it clear."""
+    """Two points apart, but seeds scatter by three: one seed alone would have called it a lead."""
     noise = {0: -0.03, 1: 0.0, 2: 0.03}
     make_comparison(
-        tmp_path, lambda id, variant, seed: (0.80 if id.startswith("bn") else 0.78) + noise[seed], seeds=(0, 1, 2)
+        tmp_path, lambda id, variant, seed: 0.80 if id.startswith("bn") else 0.78 + noise[seed], seeds=(0, 1, 2)
     )
     assert verdicts(tmp_path)["conclusion"][0] == "within noise"
     one = tmp_path / "one"
     make_comparison(one, lambda id, variant, seed: 0.80 if id.startswith("bn") else 0.78)
-    assert verdicts(one)["conclusion"][0] == "supported"
+    assert verdicts(one)["conclusion"][0] == "a lead: holds"
+
+
+def test_seeds_that_scatter_together_are_paired(tmp_path: Path) -> None:
+    """Seeds scatter by three points in both layers alike: the difference of two points is the same in each."""
+    noise = {0: -0.03, 1: 0.0, 2: 0.03}
+    make_comparison(
+        tmp_path, lambda id, variant, seed: (0.80 if id.startswith("bn") else 0.78) + noise[seed], seeds=(0, 1, 2)
+    )
+    assert verdicts(tmp_path)["conclusion"][0] == "holds"
+
+
+def test_paired_interval_by_hand(tmp_path: Path) -> None:
+    values = {"bn-relu-sgd": (0.80, 0.82, 0.81, 0.80, 0.82), "b0": (0.70, 0.75, 0.72, 0.77, 0.71)}
+    make_comparison(tmp_path, lambda id, variant, seed: values.get(id, (0.5,) * 5)[seed], seeds=(0, 1, 2, 3, 4))
+    comparison = read(tmp_path)
+    found = evidence.difference(comparison.cell("b0", "intended"), comparison.cell("bn-relu-sgd", "intended"))
+    # Differences -10, -7, -9, -3, -11 points: mean -8, squares 4+1+1+25+9 = 40, deviation sqrt(10), t(4) = 2.7764.
+    assert found is not None
+    assert (found.value, found.seeds) == (pytest.approx(-0.08), 5)
+    assert found.margin == pytest.approx(0.01 * (10 / 5) ** 0.5 * 2.7764, rel=1e-3)
+    assert "paired by seed (n = 5)" in found.noise
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "low", "high"),
+    # From Wilson's formula with z = 1.96; 0 and all of them touch the ends.
+    [(1, 4, 0.0456, 0.6994), (0, 5, 0.0, 0.4345), (5, 5, 0.5655, 1.0), (1, 1, 0.2065, 1.0), (2, 10, 0.0567, 0.5098)],
+)
+def test_wilson_interval(count: int, of: int, low: float, high: float) -> None:
+    assert evidence.wilson(count, of) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_welch_interval_by_hand(tmp_path: Path) -> None:
-    values = {"bn-relu-sgd": (0.80, 0.82, 0.81), "b0": (0.70, 0.74, 0.72)}
-    make_comparison(tmp_path, lambda id, variant, seed: values.get(id, (0.5, 0.5, 0.5))[seed], seeds=(0, 1, 2))
+    """Where the seeds that finished differ there is nothing to pair."""
+    values = {"bn-relu-sgd": (0.80, 0.82, 0.81, None, None, None), "b0": (None, None, None, 0.70, 0.74, 0.72)}
+    make_comparison(tmp_path, lambda id, variant, seed: values.get(id, (0.5,) * 6)[seed], seeds=(0, 1, 2, 3, 4, 5))
     comparison = read(tmp_path)
     found = evidence.difference(comparison.cell("b0", "intended"), comparison.cell("bn-relu-sgd", "intended"))
     # Variances 4e-4 and 1e-4 over 3 each: error sqrt(5e-4 / 3); freedom (5/3)^2 / ((4/3)^2/2 + (1/3)^2/2) = 2.941.
@@ -200,8 +246,11 @@ def test_three_pairs_of_groups_are_judged_together(tmp_path: Path) -> None:
 
 def test_fluctuation(tmp_path: Path) -> None:
     make_comparison(tmp_path, wobble=0.3)
-    assert verdicts(tmp_path)["bn-adam"][0] == "supported"
-    assert "The validation loss fluctuates a lot. supported" in text_of(page.render(tmp_path))
+    assert verdicts(tmp_path)["bn-adam"][0] == "a lead: holds"
+    text = text_of(page.render(tmp_path))
+    assert re.search(
+        r"fluctuates a lot\. It changes from epoch to epoch by \d+ % of its level, one seed\. a lead", text
+    )
 
 
 def test_an_identity_that_diverged_is_not_an_absent_one(tmp_path: Path) -> None:
@@ -209,9 +258,9 @@ def test_an_identity_that_diverged_is_not_an_absent_one(tmp_path: Path) -> None:
         tmp_path, lambda id, variant, seed: None if variant == "published" and id[:2] in ("b0", "s0") else 0.5
     )
     finding = claims.sections(read(tmp_path))[-1].findings[-1]
-    assert finding.verdict == "supported"
-    assert "the identity diverged in 1 of 1 runs" in finding.text
-    assert "4 runs of the layers as defined" in finding.text
+    assert finding.verdict == "a lead: holds"
+    assert "the identity: 1 of 1 (95 %: 21 to 100 %) diverged" in finding.answer
+    assert "the layers as defined: 0 of 4 diverged, 4 finished" in finding.answer
 
 
 def test_a_baseline_that_diverged_leaves_nothing_to_compare(tmp_path: Path) -> None:
@@ -238,21 +287,21 @@ def test_short_budgets_leave_claims_open(tmp_path: Path, budget: str) -> None:
 def test_overfitting_and_balance(tmp_path: Path) -> None:
     make_comparison(tmp_path, gap=0.25, rise=1.5)
     found = verdicts(tmp_path)
-    assert found["bn-adam"] == ["contradicted", "supported"]  # a smooth loss; overfitting
-    assert found["bn-sgd"] == ["supported"]
-    assert found["bn-aug"] == ["contradicted"]
+    assert found["bn-adam"] == ["a lead: does not hold", "a lead: holds"]  # a smooth loss; overfitting
+    assert found["bn-sgd"] == ["a lead: holds"]
+    assert found["bn-aug"] == ["a lead: does not hold"]
     balanced = tmp_path / "balanced"
     make_comparison(balanced, gap=0.01)
-    assert verdicts(balanced)["bn-aug"] == ["supported"]
-    assert verdicts(balanced)["bn-sgd"] == ["contradicted"]
+    assert verdicts(balanced)["bn-aug"] == ["a lead: holds"]
+    assert verdicts(balanced)["bn-sgd"] == ["a lead: does not hold"]
     assert evidence.stale_averages(read(balanced).cells.values()) == ""
 
 
 def test_divergence_stays_in_every_table_and_plot(tmp_path: Path) -> None:
     make_comparison(tmp_path, lambda id, variant, seed: None if id.endswith("-aug") and id[0] != "n" else 0.7)
     found = verdicts(tmp_path)
-    assert found["b0"][1] == "supported"
-    assert found["s0"][2] == "supported"
+    assert found["b0"][1] == "a lead: holds"
+    assert found["s0"][2] == "a lead: mixed"  # with augmentation every run, with 32 groups and without it none
     html = page.render(tmp_path)
     text = text_of(html)
     assert "diverged 1 of 1" in text
@@ -260,10 +309,10 @@ def test_divergence_stays_in_every_table_and_plot(tmp_path: Path) -> None:
     assert "Activations grew to 1e+30" in text
     assert "1e+30" in text
     assert '"x-thin"' in html
-    assert "None of the" not in text
-    assert "runs diverged, 1 of them identities; of the report's 11 runs, 5 saw a NaN loss." in text.replace(
-        "&#39;", "'"
-    )
+    assert "diverged 1 of 1: at step 408, in epoch 2 of 60" in text
+    lost = sum(record.status == "diverged" for record in read(tmp_path).records)
+    assert f"{lost} diverged; 1 of the {lost} that diverged trained identities." in text
+    assert "of its 11 experiments 5 ended in a NaN loss." in text
 
 
 def test_every_state_of_a_run(tmp_path: Path) -> None:
@@ -306,6 +355,9 @@ def test_names_and_values_cannot_break_out(tmp_path: Path) -> None:
     assert HOSTILE not in html
     assert "<img src=x" not in html
     assert "<b>bold" not in html
+    (download,) = re.findall(r'href="(data:text/csv[^"]*)"', html)
+    assert not re.search(r"[<>'\s]", download)
+    html = html.replace(download, "")
     assert html.count("window.harmed") == text_of(html).count("window.harmed") > 0
 
 
@@ -313,6 +365,8 @@ def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
     make_comparison(tmp_path)
     html = page.render(tmp_path)
     outside_scripts = re.sub(r"<script>.*?</script>", "", html, flags=re.S)
+    # What a reader may follow is not loaded.
+    outside_scripts = re.sub(r'<a href="https://[^"]*">', "", outside_scripts)
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:|//)""", outside_scripts)
     assert html.count("Plotly.newPlot") >= 1
     assert html.count("plotly.js v") == 1
@@ -377,10 +431,10 @@ def test_curves_can_be_told_apart(tmp_path: Path) -> None:
     ]
     charts = [json.loads(text) for text in re.findall(r'json">(.*?)</script>', html, flags=re.S)]
     legends = [[trace["name"] for trace in chart["data"] if trace["showlegend"]] for chart in charts]
-    assert legends[4] == ["bn-relu-sgd-aug published", "bn-relu-sgd-aug intended"]
-    assert {trace["marker"]["symbol"] for trace in charts[4]["data"]} == {"circle-open", "circle"}
-    assert legends[6] == ["identity (published)", "b0 intended", "b0 intended: diverged 1 of 3"]
-    assert charts[6]["layout"]["yaxis"].get("type") is None
+    assert legends[5] == ["bn-relu-sgd-aug published", "bn-relu-sgd-aug intended"]
+    assert {trace["marker"]["symbol"] for trace in charts[5]["data"]} == {"circle-open", "circle"}
+    assert legends[7] == ["identity (published)", "b0 intended: 2 finished, 1 diverged"]
+    assert charts[7]["layout"]["yaxis"].get("type") is None
 
 
 def test_a_loss_on_its_way_to_infinity_leaves_the_others_visible(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_online_that_cannot_be_records_offline_and_asks_nothing(
 def test_train_with_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", *TINY, "--layer", "bn-relu", "--epochs", "1", "--out", str(tmp_path)]
     assert cli.main([*arguments, "--wandb", "offline", "--tensorboard"]) == 0
-    (record,) = records.read_all(tmp_path)
+    (record,) = records.read_all(tmp_path).records
     (file,) = wandb_files(tmp_path / record.name)
     (row,) = rows(file)
     assert row == {name: value for name, value in record.metrics[0].items() if value is not None}

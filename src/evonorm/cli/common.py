@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
@@ -12,9 +14,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evonorm.lab.data import ImageDataset
+    from evonorm.lab.records import Unread
     from evonorm.lab.sinks import Wanted
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
+
+
+def say_unread(runs: Iterable[Unread]) -> None:
+    """Which runs are left out, and why."""
+    for one in runs:
+        print(f"evonorm: {one}", file=sys.stderr)
 
 
 def add_ray(command: ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, sinks
+from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
 from evonorm.lab import architectures, batch_sizes, ladder
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
@@ -143,7 +143,7 @@ def run(options: Any) -> int:
     if len(plan.runs) <= 24:
         console.print(results_table(plan.runs))
     written = out / ("report.html" if options.experiment == "report" else f"{options.experiment}.html")
-    page.write(out, written, comparison=plan.listing.name)
+    say_unread(page.write(out, written, comparison=plan.listing.name))
     console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
     if any(run.status in ("stopped", "waiting") for run in plan.runs):
         console.print("stopped; repeat the command to go on", markup=False)

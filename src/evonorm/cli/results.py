@@ -7,6 +7,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from evonorm.cli.common import say_unread
+
 
 def add(commands: Any) -> None:
     """Adds both commands."""
@@ -25,6 +27,9 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="also its charts as pictures, for papers and READMEs",
     )
+    report.add_argument(
+        "--svg", default=None, type=str | None, metavar="DIR", help="the same pictures as drawings, sharp at any size"
+    )
     commands.add_subcommand("report", report, help="the page of runs already made")
 
     export = ArgumentParser(
@@ -42,11 +47,12 @@ def report(options: Any) -> int:
     """Writes the page; the exit code."""
     from evonorm.lab.report import page
 
-    page.write(Path(options.runs), Path(options.output), comparison=options.comparison)
+    say_unread(page.write(Path(options.runs), Path(options.output), comparison=options.comparison))
     print(options.output)
-    if options.png is not None:
-        for path in page.draw(Path(options.runs), Path(options.png), comparison=options.comparison):
-            print(path)
+    for kind in ("png", "svg"):
+        if (folder := options[kind]) is not None:
+            for path in page.draw(Path(options.runs), Path(folder), comparison=options.comparison, kind=kind):
+                print(path)
     return 0
 
 
@@ -56,6 +62,7 @@ def export(options: Any) -> int:
 
     files = {name: Path(value) if (value := getattr(options, name)) else None for name in ("csv", "parquet")}
     table = exporting.export(Path(options.folder), csv=files["csv"], parquet=files["parquet"], metrics=options.metrics)
+    say_unread(table.unread)
     for file in filter(None, files.values()):
         print(f"{file}: {len(table.rows)} rows, {len(table.columns)} columns")
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, sinks
+from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
 from evonorm.lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _page(folder: Path, console: Console) -> None:
     from evonorm.lab.report import page
 
     try:
-        page.write(folder, folder / "report.html")
+        say_unread(page.write(folder, folder / "report.html"))
     except UserError as error:
         console.print(f"no page: {error}", markup=False, highlight=False, soft_wrap=True)
     else:

@@ -78,11 +78,13 @@ def run(runs: Sequence[PlannedRun], out: Path, executor: Executor, board: Board)
 def _look(one: PlannedRun, out: Path) -> None:
     """Takes a run's state from its folder; one that is no longer at work counts as stopped."""
     one.status = "waiting"
-    if (out / one.name / "summary.json").exists() and (out / one.name / "config.json").exists():
-        record = records.read(out / one.name)
+    if not (out / one.name / "summary.json").exists():
+        return
+    # One that cannot be read is waiting: what trains it says why, and it alone fails.
+    for record in records.read_these([out / one.name]).records:
         one.status = record.status if record.status in ("finished", "diverged") else "stopped"
         one.metrics = record.summary.get("last") or {}
-        one.part = 1.0 if one.behind else record.summary.get("epochs_done", 0) / one.config.epochs
+        one.part = 1.0 if one.behind else (record.summary.get("epochs_done") or 0) / one.config.epochs
 
 
 class _Work:

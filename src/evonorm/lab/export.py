@@ -18,19 +18,19 @@ import csv
 import dataclasses
 import io
 import json
-import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evonorm.lab import listings, records
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
+from evonorm.lab.record_shape import kind_of
 from evonorm.lab.sinks import SCALARS, flat
 from evonorm.lab.sweep.driver import read_sweep
-from evonorm.lab.sweep.journal import METRICS, SWEEP, Trial, trial_folder
+from evonorm.lab.sweep.journal import SWEEP, Trial, trial_folder
 
 Row = dict[str, Any]
 _EPOCH: dict[str, type] = {"epoch": int, **dict.fromkeys(SCALARS, float)}
@@ -47,10 +47,11 @@ _TRIAL: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Table:
-    """columns: name to int, float, bool or str, in order. A row lacks what is null."""
+    """columns: name to int, float, bool or str, in order. A row lacks what is null. unread: runs that are left out."""
 
     columns: dict[str, type]
     rows: list[Row]
+    unread: tuple[records.Unread, ...] = ()
 
     def csv(self) -> str:
         """As CSV with a header: null is empty, switches are true and false, numbers round-trip."""
@@ -99,18 +100,27 @@ def read(folder: Path, *, metrics: bool = False) -> Table:
         return _trial_reports(folder, trials) if metrics else _trials(folder, content, trials)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    runs = [records.read(folder)] if (folder / "config.json").exists() else records.read_all(folder)
-    if not runs:
-        raise UserError(f"there is no run and no sweep in {folder}; give --out of train, reproduce or sweep")
+    found = records.read_all(folder)
+    if not found.records:
+        lost = "".join(f"; {one}" for one in found.unread)
+        raise UserError(f"there is no run and no sweep in {folder}; give --out of train, reproduce or sweep{lost}")
     if metrics:
-        rows = [{"run": run.name, **epoch} for run in runs for epoch in run.metrics]
-        return _typed({"run": str, **_EPOCH}, rows)
-    stands_for = {name: "; ".join(words) for name, words in listings.stands_for(folder).items()}
-    columns = {**_RUN, **_run_columns()}
-    return _typed(columns, ({**_run_row(run), "experiments": stands_for.get(run.name)} for run in runs))
+        rows = [{"run": run.name, **epoch} for run in found.records for epoch in run.metrics]
+        return _typed({"run": str, **_EPOCH}, rows, found.unread)
+    return replace(of_runs(found.records, listings.stands_for(folder)), unread=found.unread)
+
+
+def of_runs(runs: Iterable[records.Record], stands_for: Mapping[str, Iterable[str]]) -> Table:
+    """A row a run. stands_for: see listings.stands_for."""
+    rows = [{**_run_row(run), "experiments": "; ".join(stands_for.get(run.name, ())) or None} for run in runs]
+    return _typed({**_RUN, **_run_columns()}, rows)
 
 
 def _trials(folder: Path, content: Mapping[str, Any], trials: Iterable[Trial]) -> Table:
+    trials = list(trials)
+    made = {trial.run: folder / trial.run for trial in trials if trial.run is not None}
+    found = records.read_these(path for path in made.values() if records.is_run(path))
+    runs = {run.name: run for run in found.records}
     metric = (content["sweep"]["metric"] or {}).get("name")
     trains = "training" in content["runs"]
     rows: list[Row] = []
@@ -120,25 +130,31 @@ def _trials(folder: Path, content: Mapping[str, Any], trials: Iterable[Trial]) -
         row |= {f"param.{name}": value for name, value in flat(trial.parameters).items()}
         if not trains:
             row |= {f"last.{name}": value for name, value in flat(trial.metrics).items()}
-        elif trial.run is not None and (folder / trial.run / "config.json").exists():
-            found = _run_row(records.read(folder / trial.run))
-            row |= {name: found[name] for name in _run_columns() if name in found}
+        elif trial.run in runs:
+            run = _run_row(runs[trial.run])
+            row |= {name: run[name] for name in _run_columns() if name in run}
         rows.append(row)
     drawn = _inferred(rows, "param.")
     rest = _run_columns() if trains else _inferred(rows, "last.", numbers=float)
-    return _typed({**_TRIAL, **drawn, **rest}, rows)
+    return _typed({**_TRIAL, **drawn, **rest}, rows, found.unread)
 
 
 def _trial_reports(folder: Path, trials: Iterable[Trial]) -> Table:
-    rows = []
+    rows: list[Row] = []
+    unread = []
     for trial in trials:
-        path = trial_folder(folder, trial.number)
-        for place, report in enumerate(records.read_metrics(path) if (path / METRICS).exists() else ()):
-            rows.append({"trial": trial.number, "report": place + 1, **_unclashing(flat(report))})
+        try:
+            reports = list(records.read_metrics(trial_folder(folder, trial.number)))
+        except UserError as error:
+            unread.append(records.Unread(f"trial {trial.number}", str(error)))
+            continue
+        rows += [
+            {"trial": trial.number, "report": place + 1, **_unclashing(flat(report))}
+            for place, report in enumerate(reports)
+        ]
     named = _inferred(rows, "", numbers=float)
-    return _typed(
-        {"trial": int, "report": int, **{name: kind for name, kind in named.items() if name not in _KEYS}}, rows
-    )
+    columns = {"trial": int, "report": int, **{name: kind for name, kind in named.items() if name not in _KEYS}}
+    return _typed(columns, rows, tuple(unread))
 
 
 _KEYS = ("trial", "report")
@@ -163,17 +179,10 @@ def _run_columns() -> dict[str, type]:
     columns = {f"data.{name}": kind for name, kind in _DATA.items()}
     for owner, above in ((TrainConfig, "config."), (Seeds, "config.seeds.")):
         hints = typing.get_type_hints(owner)
-        columns |= {above + f.name: _kind(hints[f.name]) for f in dataclasses.fields(owner) if f.name != "seeds"}
+        columns |= {above + f.name: kind_of(hints[f.name]) for f in dataclasses.fields(owner) if f.name != "seeds"}
     for place in ("best", "last"):
         columns |= {f"{place}.{name}": kind for name, kind in _EPOCH.items()}
     return columns
-
-
-def _kind(hint: Any) -> type:
-    """int, float, bool or str of a field's annotation, which may be a Literal or say `| None`."""
-    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    (kind,) = (choice for choice in choices if choice is not type(None))
-    return kind if kind in (int, float, bool) else str
 
 
 def _inferred(rows: Iterable[Row], above: str, *, numbers: type | None = None) -> dict[str, type]:
@@ -194,13 +203,13 @@ def _common(kinds: set[type], numbers: type | None) -> type:
     return bool if kinds == {bool} else str
 
 
-def _typed(columns: dict[str, type], rows: Iterable[Row]) -> Table:
+def _typed(columns: dict[str, type], rows: Iterable[Row], unread: tuple[records.Unread, ...] = ()) -> Table:
     """The rows with each value as its column has it; text where a value is not of the kind."""
     typed = []
     for row in rows:
         kept = {name: row[name] for name in columns if row.get(name) is not None}
         typed.append({name: _as(columns[name], value) for name, value in kept.items()})
-    return Table(columns, typed)
+    return Table(columns, typed, unread)
 
 
 def _as(kind: type, value: Any) -> Any:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evonorm.lab import record_shape
 from evonorm.lab.errors import UserError
 
-STATUSES = ("running", "finished", "diverged", "stopped", "failed")
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Record:
 
     metrics: a dict an epoch with epoch (from 1), train_loss, train_accuracy, val_loss, val_accuracy (fractions;
     None where the number was not finite), learning_rate, images_per_second, seconds.
-    summary: status (one of STATUSES), epochs_done, best, last, diagnosis, error.
+    summary: status (one of record_shape.STATUSES), epochs_done, best, last, diagnosis, error.
     """
 
     name: str
@@ -41,43 +42,115 @@ class Record:
 
     @property
     def status(self) -> str:
-        """One of STATUSES; `running` also where the process died without a word."""
+        """One of record_shape.STATUSES; `running` also where the process died without a word."""
         return str(self.summary.get("status", "running"))
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A run's folder that cannot be read: its name, and why and what to do, in words."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be read and is left out: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Runs by name, and the folders of runs that cannot be read: whoever shows the first tells of the second."""
+
+    records: tuple[Record, ...]
+    unread: tuple[Unread, ...] = ()
+
+
 def read(folder: Path) -> Record:
-    """The record in `folder`. Raises UserError naming the file that cannot be read."""
-    config = _read_json(folder / "config.json")
+    """The record in `folder`. Raises UserError naming the file that cannot be read, or holds what none of ours does."""
+    config = _checked(folder / "config.json", record_shape.CONFIG)
     return Record(
-        name=folder.name,
-        config=config.get("config", {}),
-        dataset=config.get("dataset", {}),
-        metrics=list(read_metrics(folder)),
-        summary=_read_json(folder / "summary.json", missing={}),
-        environment=_read_json(folder / "environment.json", missing={}),
+        name=folder.resolve().name,
+        config=config.get("config") or {},
+        dataset=config.get("dataset") or {},
+        metrics=_epochs(folder),
+        summary=_checked(folder / "summary.json", record_shape.SUMMARY, missing={}),
+        environment=_checked(folder / "environment.json", record_shape.ENVIRONMENT, missing={}),
     )
 
 
-def read_all(folder: Path) -> list[Record]:
-    """Every run below `folder`, by name."""
-    return [read(path.parent) for path in sorted(folder.glob("*/config.json"))]
+def read_all(folder: Path) -> Found:
+    """Every run in `folder`: itself if it is a run's, else those in the folders below it."""
+    if is_run(folder):
+        return read_these([folder])
+    return read_these(path for path in sorted(folder.glob("*")) if is_run(path))
+
+
+def read_these(folders: Iterable[Path]) -> Found:
+    """The runs in these folders; one that cannot be read costs itself alone."""
+    found, unread = [], []
+    for folder in folders:
+        try:
+            found.append(read(folder))
+        except UserError as error:
+            # The name says where: a page that is passed on need not show this machine's folders.
+            unread.append(Unread(folder.resolve().name, str(error).replace(f"{folder}/", "")))
+    return Found(tuple(found), tuple(unread))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun here. One without its config.json is one too, broken."""
+    return any((folder / name).exists() for name in ("config.json", "summary.json"))
+
+
+def _checked(
+    path: Path, shape: Mapping[str, record_shape.Check], missing: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    content = _read_json(path, missing)
+    if (wrong := record_shape.wrong(content, shape)) is not None:
+        raise _broken(f"{path}: {wrong}")
+    return content
+
+
+def _epochs(folder: Path) -> list[dict[str, Any]]:
+    """The epochs of a run, each with its number."""
+    epochs = []
+    for place, epoch in enumerate(read_metrics(folder)):
+        wrong = record_shape.wrong(epoch, record_shape.EPOCH) if epoch.get("epoch") is not None else "it has no epoch"
+        if wrong is not None:
+            raise _broken(f"{folder / METRICS}, line {place + 1}: {wrong}")
+        epochs.append(epoch)
+    return epochs
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
-    """The epochs in metrics.jsonl, in order; a last line torn by a crash is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The epochs in metrics.jsonl, in order; a last line without its newline, torn by a crash, is left out.
+
+    Raises UserError naming another line that is broken, or a file that cannot be read.
+    """
+    path = folder / METRICS
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    for place, line in enumerate(lines):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+            content = _finite(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            if place == len(lines) - 1:
+                return
+            raise _broken(f"{path}, line {place + 1} is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise _broken(f"{path}, line {place + 1} must hold a JSON object, got {type(content).__name__}")
+        yield content
+
+
+def _broken(what: str) -> UserError:
+    return UserError(f"{what}; delete the run's folder to run it again")
 
 
 def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Adds one epoch, on the disk before this returns."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     with _named(path), path.open("a", encoding="utf-8") as file:
         file.write(dumps(metrics) + "\n")
         file.flush()
@@ -86,7 +159,7 @@ def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 def rewrite_metrics(folder: Path, epochs: Iterable[Mapping[str, Any]]) -> None:
     """Replaces metrics.jsonl by these epochs, at once."""
-    write_atomically(folder / "metrics.jsonl", "".join(dumps(epoch) + "\n" for epoch in epochs).encode())
+    write_atomically(folder / METRICS, "".join(dumps(epoch) + "\n" for epoch in epochs).encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -127,13 +200,13 @@ def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, A
     if missing is not None and not path.exists():
         return missing
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _finite(json.loads(path.read_bytes()))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}; delete the run's folder to run it again") from error
+    except (ValueError, RecursionError) as error:
+        raise _broken(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}")
+        raise _broken(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
 
 

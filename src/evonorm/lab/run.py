@@ -151,7 +151,9 @@ class Run:
             with self.group.apart(self.model):
                 images, labels = self._batch(chosen, step)
                 found = diagnose(
-                    self.model, lambda model: F.cross_entropy(self._dropped_out(model, images, step), labels)
+                    self.model,
+                    lambda model: F.cross_entropy(self._dropped_out(model, images, step), labels),
+                    loss=loss_value,
                 )
             raise Diverged({"epoch": position.epoch + 1, "step": step + 1, "loss": loss_value, **asdict(found)})
         with _stage("optimizer"):

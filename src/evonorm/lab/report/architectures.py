@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from evonorm.lab import architectures
+from evonorm.lab import architectures, export, listings
 from evonorm.lab.records import Record
 from evonorm.lab.report import html, lines, tables, trials
 from evonorm.lab.report.comparison import Comparison
@@ -25,7 +25,7 @@ def read(folder: Path, name: str | None = None) -> Trials[str]:
     return trials.read(folder, LISTINGS, lambda entry: str(entry["model"]), name)
 
 
-def render(folder: Path, name: str | None = None) -> str:
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. Raises UserError if it has no runs."""
     found = read(folder, name)
     conditions = tables.conditions(Comparison(dict(found.budget), dict(found.dataset), {}, list(found.records)))
@@ -45,6 +45,7 @@ def render(folder: Path, name: str | None = None) -> str:
         cost_header=("model", *(f"{layer}, {what}" for layer in found.points for what in ("parameters", "images/s"))),
         costs=cost_rows(found),
         chart=lines.chart(found, panel(found)),
+        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
         conditions=[(key, ", ".join(map(str, found.seeds)) if key == "seeds" else value) for key, value in conditions],
         diverged=[record for record in found.records if record.status == "diverged"],
     )
@@ -111,9 +112,9 @@ def panel(found: Trials[str]) -> Panel:
     )
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the chart as a picture into the folder `out`, and returns its path. Raises as render does."""
-    path = out / "architectures.png"
+    path = out / f"architectures.{kind}"
     found = read(folder, name)
     lines.picture(found, [panel(found)], path)
     return [path]

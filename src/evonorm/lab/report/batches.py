@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evonorm.lab import export, listings
 from evonorm.lab.report import html, lines, tables, trials
 from evonorm.lab.report.comparison import Comparison
 from evonorm.lab.report.lines import Panel
@@ -17,7 +18,7 @@ def read(folder: Path, name: str | None = None) -> Trials[int]:
     return trials.read(folder, LISTINGS, lambda entry: int(entry["batch_size"]), name)
 
 
-def render(folder: Path, name: str | None = None) -> str:
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. Raises UserError if it has no runs."""
     found = read(folder, name)
     conditions = tables.conditions(Comparison(dict(found.budget), dict(found.dataset), {}, list(found.records)))
@@ -31,6 +32,7 @@ def render(folder: Path, name: str | None = None) -> str:
         header=("layer", *(f"{size}" for size in sizes(found))),
         rows=[(layer, *(str(found.at(layer, size)) for size in sizes(found))) for layer in found.points],
         chart=lines.chart(found, panel(found)),
+        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
         conditions=[(key, ", ".join(map(str, found.seeds)) if key == "seeds" else value) for key, value in conditions],
     )
 
@@ -75,9 +77,9 @@ def picture(folder: Path, path: Path, name: str | None = None) -> None:
     lines.picture(found, [panel(found)], path)
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the chart as a picture into the folder `out`, and returns its path. Raises as render does."""
-    path = out / "batch-size.png"
+    path = out / f"batch-size.{kind}"
     picture(folder, path, name)
     return [path]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evonorm.lab.records import Record
+from evonorm.lab.report import outcomes
 
 # Okabe and Ito's palette, told apart with any colour vision and on light and dark; a colour a layer, everywhere.
 COLOURS = {
@@ -17,8 +18,9 @@ COLOURS = {
     "evonorm-s0": "#009e73",
 }
 OTHER_COLOUR = "#cc79a7"
-# Groups of EvoNorm-S0 share its colour and differ by marker.
+# Groups of EvoNorm-S0 share its colour and differ by marker and dash.
 GROUP_SYMBOLS = {8: "circle", 16: "square", 32: "triangle-up"}
+GROUP_DASHES = {8: "solid", 16: "dash", 32: "dot"}
 # More markers than this on a line hide it.
 MOST_MARKERS = 12
 # Losses further apart than this are drawn on a logarithmic axis: a run on its way to infinity would flatten the rest.
@@ -30,13 +32,15 @@ class Curve:
     """A run as a chart shows it.
 
     label: what the legend says; curves of one label are repetitions of one another and share an entry. seed: which
-    repetition, where there are several. published: whether it stands for the published variant alone.
+    repetition, where there are several. published: whether it stands for the published variant alone. colour: its own
+    where layers do not tell the curves apart; else the layer's.
     """
 
     label: str
     record: Record
     seed: str = ""
     published: bool = False
+    colour: str = ""
 
     @property
     def name(self) -> str:
@@ -55,76 +59,121 @@ class Chart:
     rows: tuple[tuple[str, ...], ...]
 
 
-def curves(shown: Iterable[Curve], quantity: str, suffix: str = "") -> Chart:
-    """Training (dashed) and validation (solid) of every run against the epoch. quantity: `loss` or `accuracy`.
+def curves(shown: Iterable[Curve], quantity: str, suffix: str = "", *, epochs: int = 0) -> Chart:
+    """Training (thin and pale) and validation of every run against the epoch. quantity: `loss` or `accuracy`.
 
-    A diverged run keeps the epochs it finished and ends in a cross. suffix: ends the title.
+    A run that did not finish is marked where it ends: a diverged one by a cross on the epoch axis and a line across the
+    chart, for it has no height there; a stopped, failed or running one by a diamond. suffix: ends the title. epochs:
+    that the axis spans; at least as many as these runs planned.
     """
     shown = list(shown)
     scale = 100.0 if quantity == "accuracy" else 1.0
     unit = "accuracy, %" if quantity == "accuracy" else "loss"
-    traces: list[dict[str, Any]] = []
-    rows: list[tuple[str, ...]] = []
     by_label: dict[str, list[Curve]] = {}
     for curve in shown:
         by_label.setdefault(curve.label, []).append(curve)
+    traces: list[dict[str, Any]] = []
     for same in by_label.values():
-        diverged = [curve for curve in same if curve.record.status == "diverged"]
+        # The legend shows a member that has a line.
+        leader = next((curve for curve in same if _has_line(curve, quantity)), None)
         for curve in same:
             for split in ("train", "val"):
-                leads = curve is same[0] and split == "val"
-                traces.append(_line(curve, split, quantity, scale, leads=leads, thin=len(same) > 1))
-            for epoch in curve.record.metrics:
-                figures = [epoch.get(f"{split}_{quantity}") for split in ("train", "val")]
-                rows.append((curve.name, str(epoch["epoch"]), *(_number(figure, scale) for figure in figures)))
-            if curve in diverged:
-                count = f" {len(diverged)} of {len(same)}" if len(same) > 1 else ""
-                legend = f"{curve.label}: diverged{count}" if curve is diverged[0] else ""
-                traces.append(_cross(curve, quantity, scale, legend=legend))
-                rows.append((curve.name, str(_diverged_at(curve.record)), "diverged", "diverged"))
+                name = _legend(same) if curve is leader and split == "val" else ""
+                traces.append(_line(curve, split, quantity, scale, legend=name, thin=len(same) > 1))
+    marked = [curve for curve in shown if curve.record.status == "diverged"]
+    for same in by_label.values():
+        lost = [curve for curve in same if curve in marked]
+        if lost and not any(_has_line(curve, quantity) for curve in same):
+            traces.append(_legend_of_step(lost[0], _legend(same)))
+        traces += [
+            _end_mark(curve, quantity, scale)
+            for curve in same
+            if curve.record.status in outcomes.UNENDED and _has_line(curve, quantity)
+        ]
+    planned = max([epochs, *(outcomes.planned_epochs(curve.record) for curve in shown), 1])
     layout = {
-        "xaxis": {"title": {"text": "epoch"}, "dtick": _epoch_tick(shown)},
-        "yaxis": {"title": {"text": unit}} | (_loss_axis(traces) if quantity == "loss" else {}),
+        "xaxis": {"title": {"text": "epoch"}, "dtick": _epoch_tick(planned), "range": [0, planned * 1.02]},
+        "yaxis": {"title": {"text": unit}} | _value_axis(traces, quantity),
         # Above the plot: below, a legend of several lines runs into the axis title.
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
         "hovermode": "closest",
+        "shapes": [_step_line(curve) for curve in marked],
+        "annotations": [_step_cross(curve) for curve in marked],
     }
     header = ("run", "epoch", f"training {unit}", f"validation {unit}")
     figure = {"data": traces, "layout": layout}
-    return Chart(f"{quantity.capitalize()}{suffix}", _key(shown), figure, header, tuple(rows))
+    rows = tuple(row for curve in shown for row in _rows(curve, quantity, scale))
+    return Chart(f"{quantity.capitalize()}{suffix}", _key(shown), figure, header, rows)
+
+
+def _rows(curve: Curve, quantity: str, scale: float) -> Iterable[tuple[str, ...]]:
+    for epoch in curve.record.metrics:
+        figures = [epoch.get(f"{split}_{quantity}") for split in ("train", "val")]
+        yield curve.name, str(epoch["epoch"]), *(_number(figure, scale) for figure in figures)
+    at = outcomes.diverged_at(curve.record)
+    if at is not None:
+        yield curve.name, f"{at:.4g}", "diverged", outcomes.end(curve.record)
+    elif curve.record.status in outcomes.UNENDED:
+        yield curve.name, str(len(curve.record.metrics)), curve.record.status, outcomes.end(curve.record)
+
+
+def _legend(same: list[Curve]) -> str:
+    """The label, and how its runs ended where one of them did not finish."""
+    records = [curve.record for curve in same]
+    if all(record.status == "finished" for record in records):
+        return same[0].label
+    return f"{same[0].label}: {outcomes.end(records[0]) if len(records) == 1 else outcomes.counted(records)}"
+
+
+def _has_line(curve: Curve, quantity: str) -> bool:
+    return any(epoch.get(f"val_{quantity}") is not None for epoch in curve.record.metrics)
 
 
 def _key(shown: list[Curve]) -> str:
-    key = "validation solid, training dashed"
+    states = {curve.record.status for curve in shown}
+    key = "validation thick, training thin and pale"
     key += "; published hollow, intended filled" if len({curve.published for curve in shown}) > 1 else ""
-    return key + ("; a cross: diverged" if any(curve.record.status == "diverged" for curve in shown) else "")
+    key += "; a cross on the epoch axis and its dotted line: diverged at that step" if "diverged" in states else ""
+    unended = [state for state in outcomes.UNENDED if state in states]
+    return key + (f"; a large diamond: {' or '.join(unended)} there" if unended else "")
 
 
-def _loss_axis(traces: list[dict[str, Any]]) -> dict[str, Any]:
-    losses = [loss for trace in traces for loss in trace["y"] if loss is not None]
-    if losses and min(losses) > 0 and max(losses) > LOG_RATIO * min(losses):
+def _measured(traces: list[dict[str, Any]]) -> list[float]:
+    return [value for trace in traces if not trace.get("meta") for value in trace["y"] if value is not None]
+
+
+def _logarithmic(values: list[float]) -> bool:
+    return bool(values) and min(values) > 0 and max(values) > LOG_RATIO * min(values)
+
+
+def _value_axis(traces: list[dict[str, Any]], quantity: str) -> dict[str, Any]:
+    values = _measured(traces)
+    if not values:
+        return {"tickvals": [], "ticktext": []}  # nothing was measured
+    if quantity == "loss" and _logarithmic(values):
         return {"title": {"text": "loss (logarithmic)"}, "type": "log"}
     return {"rangemode": "tozero"}
 
 
-def _line(curve: Curve, split: str, quantity: str, scale: float, *, leads: bool, thin: bool) -> dict[str, Any]:
+def _line(curve: Curve, split: str, quantity: str, scale: float, *, legend: str, thin: bool) -> dict[str, Any]:
     metrics = curve.record.metrics
     values = [epoch.get(f"{split}_{quantity}") for epoch in metrics]
     colour, validation = _colour(curve), split == "val"
     width = (2.0 if validation else 1.2) * (0.6 if thin else 1)
     return {
         "type": "scatter",
-        "mode": "lines+markers",
-        "name": html.escape(curve.label),
+        "mode": "lines+markers" if validation else "lines",
+        "name": html.escape(legend or curve.label),
         "legendgroup": html.escape(curve.label),
-        "showlegend": leads,
+        "showlegend": bool(legend),
+        "opacity": 1.0 if validation else 0.5,
         "x": [epoch["epoch"] for epoch in metrics],
         "y": [None if value is None else scale * value for value in values],
-        "line": {"color": colour, "dash": "solid" if validation else "dash", "width": width},
+        "line": {"color": colour, "dash": GROUP_DASHES.get(_groups(curve), "solid"), "width": width},
         "marker": {
             "color": colour,
-            "size": (7 if validation else 4) - thin,
+            "size": 7 - thin,
             "symbol": _symbol(curve),
             "maxdisplayed": MOST_MARKERS,
         },
@@ -133,42 +182,81 @@ def _line(curve: Curve, split: str, quantity: str, scale: float, *, leads: bool,
     }
 
 
-def _cross(curve: Curve, quantity: str, scale: float, *, legend: str) -> dict[str, Any]:
-    trained = [epoch.get(f"train_{quantity}") for epoch in curve.record.metrics]
-    known = [value for value in trained if value is not None]
+def _legend_of_step(curve: Curve, legend: str) -> dict[str, Any]:
+    """A legend's entry of runs that have no line."""
+    colour = _colour(curve)
+    return _mark(curve, [None], [None], legend) | {
+        "mode": "lines+markers",
+        "line": {"color": colour, "dash": "dot", "width": 1.5},
+        "marker": {"color": colour, "size": 10, "symbol": "x-thin", "line": {"color": colour, "width": 3}},
+    }
+
+
+def _step_line(curve: Curve) -> dict[str, Any]:
+    at = outcomes.diverged_at(curve.record)
+    line = {"color": _colour(curve), "dash": "dot", "width": 1.5}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _step_cross(curve: Curve) -> dict[str, Any]:
+    return {
+        "text": "×",
+        "x": outcomes.diverged_at(curve.record),
+        "yref": "paper",
+        "y": 0,
+        "yanchor": "middle",
+        "showarrow": False,
+        "font": {"size": 26, "color": _colour(curve)},
+        "hovertext": html.escape(f"{curve.name}: {outcomes.end(curve.record)}"),
+    }
+
+
+def _end_mark(curve: Curve, quantity: str, scale: float) -> dict[str, Any]:
+    last = [epoch for epoch in curve.record.metrics if epoch.get(f"val_{quantity}") is not None][-1]
+    return _mark(curve, [last["epoch"]], [scale * last[f"val_{quantity}"]], "") | {
+        "mode": "markers",
+        "marker": {
+            "color": _colour(curve),
+            "size": 12,
+            "symbol": "diamond-open",
+            "line": {"color": _colour(curve), "width": 2},
+        },
+    }
+
+
+def _mark(curve: Curve, x: list[Any], y: list[Any], legend: str) -> dict[str, Any]:
+    """What is no measurement: where a run ended."""
     return {
         "type": "scatter",
-        "mode": "markers",
-        "name": html.escape(legend),
+        "meta": "mark",
+        "name": html.escape(legend or curve.label),
         "legendgroup": html.escape(curve.label),
         "showlegend": bool(legend),
-        "x": [_diverged_at(curve.record)],
-        # A run that diverged before it had finished an epoch has no height of its own.
-        "y": [scale * known[-1] if known else 1],
-        "marker": {"size": 13, "symbol": "x-thin", "line": {"color": _colour(curve), "width": 3}},
-        "hovertemplate": f"{html.escape(curve.name)}<br>diverged in epoch %{{x}}<extra></extra>",
+        "x": x,
+        "y": y,
+        "cliponaxis": False,
+        "hovertemplate": f"{html.escape(curve.name)}<br>{html.escape(outcomes.end(curve.record))}<extra></extra>",
     }
 
 
 def _colour(curve: Curve) -> str:
-    return COLOURS.get(str(curve.record.config.get("layer")), OTHER_COLOUR)
+    return curve.colour or COLOURS.get(str(curve.record.config.get("layer")), OTHER_COLOUR)
+
+
+def _groups(curve: Curve) -> int:
+    groups = curve.record.config.get("groups")
+    return groups if isinstance(groups, int) else 0
 
 
 def _symbol(curve: Curve) -> str:
     """Groups by shape; published hollow, so that it is told from intended where both train one layer."""
-    groups = curve.record.config.get("groups")
-    shape = GROUP_SYMBOLS.get(groups, "diamond") if isinstance(groups, int) else "circle"
+    groups = _groups(curve)
+    shape = GROUP_SYMBOLS.get(groups, "diamond") if groups else "circle"
     return f"{shape}-open" if curve.published else shape
 
 
-def _diverged_at(record: Record) -> int:
-    diagnosis = record.summary.get("diagnosis") or {}
-    return int(diagnosis.get("epoch", len(record.metrics) + 1))
-
-
-def _epoch_tick(shown: list[Curve]) -> int:
-    longest = max((len(curve.record.metrics) for curve in shown), default=1)
-    return max(1, round(longest / 6))
+def _epoch_tick(planned: int) -> int:
+    return next(tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, planned) if planned / tick <= 7)
 
 
 def _number(value: float | None, scale: float) -> str:

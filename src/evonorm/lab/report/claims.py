@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 from evonorm.lab.experiments import VARIANTS, Variant
-from evonorm.lab.report import evidence
+from evonorm.lab.records import Record
+from evonorm.lab.report import against, evidence, outcomes, recorded
 from evonorm.lab.report.comparison import Cell, Comparison, percent, summarize
-
-Verdict = Literal["supported", "contradicted", "mixed", "within noise", "too little budget to tell", "not examined"]
+from evonorm.lab.report.evidence import Difference
+from evonorm.lab.report.findings import Finding, Leaning, joined, judged, margins, missing, seeds_told, standing
 
 # Training accuracy this far above validation accuracy, at the last epoch, is called overfitting ...
 OVERFIT_GAP = 0.10
@@ -23,15 +23,6 @@ BALANCED_GAP = 0.05
 FLUCTUATION = 0.10
 
 S0, S0_AUG = ("s0-g8", "s0-g16", "s0-g32"), ("s0-g8-aug", "s0-g16-aug", "s0-g32-aug")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A claim of the report in our words, what these runs show, and the verdict."""
-
-    claim: str
-    verdict: Verdict
-    text: str
 
 
 @dataclass(frozen=True)
@@ -47,30 +38,32 @@ class Section:
 def sections(runs: Comparison) -> tuple[Section, ...]:
     """The report's sections in its order, with what these runs show."""
     adam, sgd, augmented = "bn-relu-adam", "bn-relu-sgd", "bn-relu-sgd-aug"
-    fluctuates, overfits = _fluctuates(runs, adam), _overfits(runs, adam, "The network clearly overfits.")
-    overfits_too = _overfits(runs, sgd, "With SGD in Adam's place it still overfits.")
+    comparable = recorded.is_cifar10(runs.dataset)
+    b0_told, s0_told = (f" ({told} against 84.3 %)" * comparable for told in ("75.7", "76.0 and 74.8"))
     b0 = (
-        _against_bn(runs, "EvoNorm-B0 ends below BN-ReLU (75.7 against 84.3 %).", ("b0",), sgd),
+        against.against_bn(runs, f"EvoNorm-B0 ends below BN-ReLU{b0_told}.", ("b0",), sgd),
         _not_a_number(runs, "With augmentation, EvoNorm-B0's loss is NaN.", ("b0-aug",)),
     )
     s0 = (
-        _against_bn(runs, "EvoNorm-S0 ends below BN-ReLU (76.0 and 74.8 against 84.3 %).", S0, sgd),
+        against.against_bn(runs, f"EvoNorm-S0 ends below BN-ReLU{s0_told}.", S0, sgd),
         _groups_alike(runs),
         _not_a_number(runs, "The loss is NaN with 32 groups, and with augmentation always.", ("s0-g32", *S0_AUG)),
     )
     sweep = Finding(
         "Adam is the most promising optimizer; the learning rate matters much, groups little.",
         "not examined",
-        "These runs hold one learning rate an optimizer; no sweep is among them. In the report the sweep maximized "
-        "training accuracy, and its groups never reached the layer.",
+        "These runs hold one learning rate an optimizer; no sweep is among them.",
+        "In the report the sweep maximized training accuracy, and its groups never reached the layer.",
     )
     conclusion = (
-        _against_bn(runs, "EvoNorm cannot match BN-ReLU, without augmentation.", ("b0", *S0), sgd),
-        _against_bn(runs, "EvoNorm cannot match BN-ReLU, with augmentation.", ("b0-aug", *S0_AUG), augmented),
+        against.against_bn(runs, "EvoNorm cannot match BN-ReLU, without augmentation.", ("b0", *S0), sgd),
+        against.against_bn(runs, "EvoNorm cannot match BN-ReLU, with augmentation.", ("b0-aug", *S0_AUG), augmented),
         _identity_matters(runs),
     )
+    overfits = _overfits(runs, adam, "The network clearly overfits.")
+    overfits_too = _overfits(runs, sgd, "With SGD in Adam's place it still overfits.")
     return (
-        Section("bn-adam", "Adam, BN-ReLU, no augmentation", (adam,), (fluctuates, overfits)),
+        Section("bn-adam", "Adam, BN-ReLU, no augmentation", (adam,), (_fluctuates(runs, adam), overfits)),
         Section("bn-sgd", "SGD, BN-ReLU, no augmentation", (sgd,), (overfits_too,)),
         Section("bn-aug", "SGD, BN-ReLU, augmentation", (augmented,), (_balanced(runs, augmented),)),
         Section("b0", "EvoNorm-B0", ("b0", "b0-aug"), b0),
@@ -86,23 +79,26 @@ def _fluctuates(runs: Comparison, id: str) -> Finding:
     share = evidence.fluctuation(cell)
     if share is None:
         if evidence.gap(cell) is None:
-            return _missing(claim, cell)
-        return Finding(claim, "too little budget to tell", "The runs are too short to tell fluctuation from progress.")
-    text = f"In the second half of {id} the validation loss changes from epoch to epoch by {100 * share:.0f} % of its "
-    text += f"level (standard deviation); from {100 * FLUCTUATION:.0f} % on that is called a lot."
-    return _with_budget(claim, "supported" if share >= FLUCTUATION else "contradicted", text, [cell])
+            return missing(claim, cell)
+        return Finding(
+            claim, "too little budget to tell", "The runs are too short to tell fluctuation from progress.", ""
+        )
+    answer = f"It changes from epoch to epoch by {100 * share:.0f} % of its level, {_seeds(cell)}."
+    text = f"Standard deviation of the changes in the second half of {id}; from {100 * FLUCTUATION:.0f} % on that is "
+    text += "called a lot."
+    return _of_cell(claim, share >= FLUCTUATION, answer, text, cell)
 
 
 def _overfits(runs: Comparison, id: str, claim: str) -> Finding:
     cell = _either(runs, id)
     gap, rise = evidence.gap(cell), evidence.rise(cell)
     if gap is None or rise is None:
-        return _missing(claim, cell)
-    text = f"{id} ends at {evidence.accuracies(cell)}, a gap of {evidence.points(gap)} points, and its validation loss "
+        return missing(claim, cell)
+    answer = _gap_told(gap, cell)
+    text = f"{id} ends at {evidence.accuracies(cell)}, and its validation loss "
     text += f"at {rise:.2f} times its lowest. Called overfitting from a gap of {100 * OVERFIT_GAP:.0f} points and a "
     text += f"rise to {OVERFIT_RISE:.2f} times."
-    seen = gap > OVERFIT_GAP and rise > OVERFIT_RISE
-    return _with_budget(claim, "supported" if seen else "contradicted", text, [cell])
+    return _of_cell(claim, gap > OVERFIT_GAP and rise > OVERFIT_RISE, answer, text, cell)
 
 
 def _balanced(runs: Comparison, id: str) -> Finding:
@@ -110,103 +106,131 @@ def _balanced(runs: Comparison, id: str) -> Finding:
     cell = _either(runs, id)
     gap = evidence.gap(cell)
     if gap is None:
-        return _missing(claim, cell)
-    text = f"{id} ({cell.variant}) ends at {evidence.accuracies(cell)}, a gap of {evidence.points(gap)} points. Called "
+        return missing(claim, cell)
+    answer = _gap_told(gap, cell)
+    text = f"{id} ({cell.variant}) ends at {evidence.accuracies(cell)}. Called "
     text += f"balanced up to {100 * BALANCED_GAP:.0f} points."
-    return _with_budget(claim, "supported" if abs(gap) <= BALANCED_GAP else "contradicted", text, [cell])
+    return _of_cell(claim, abs(gap) <= BALANCED_GAP, answer, text, cell)
 
 
-def _against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) -> Finding:
-    baseline = runs.cell(rival, "intended")
-    cells = [runs.cell(id, "intended") for id in ids]
-    told: list[str] = []
-    verdicts: list[Verdict] = []
-    noises = set()
-    for cell in cells:
-        lost = len(cell.with_status("diverged"))
-        if lost:
-            told.append(f"{cell.experiment.id}: {lost} of {len(cell.records)} diverged")
-            verdicts.append("supported")
-        found = evidence.difference(cell, baseline, among=len(cells))
-        if found is not None:
-            told.append(f"{cell.experiment.id} {percent(summarize(cell.last('val_accuracy')), ' %')} ({found})")
-            noises.add(found.noise)
-            verdicts.append(("supported" if found.value < 0 else "contradicted") if found.clear else "within noise")
-    reference = percent(summarize(baseline.last("val_accuracy")), " %")
-    if not reference:
-        return _missing(claim, baseline)
-    if not verdicts:
-        return _missing(claim, *cells)
-    text = f"As intended, against {rival}'s {reference}: {'; '.join(told)}."
-    if noises:
-        text += _margins(noises, len(cells))
-    return _with_budget(claim, _joined(verdicts), text, [*cells, baseline])
+def _gap_told(gap: float, cell: Cell) -> str:
+    where = "above" if gap >= 0 else "below"
+    return f"Training accuracy ends {100 * abs(gap):.1f} points {where} validation accuracy, {_seeds(cell)}."
+
+
+def _of_cell(claim: str, holds: bool, answer: str, text: str, cell: Cell) -> Finding:
+    leaning: Leaning = "holds" if holds else "does not hold"
+    return judged(claim, leaning, answer, text, [cell], seeds=len(cell.with_status("finished")))
 
 
 def _groups_alike(runs: Comparison) -> Finding:
     claim = "The number of groups matters little."
     cells = [runs.cell(id, "intended") for id in S0]
-    pairs = list(combinations(cells, 2))
+    pairs = [(a, b) for a, b in combinations(cells, 2) if a.last("val_accuracy") and b.last("val_accuracy")]
     found = [(a, b, evidence.difference(a, b, among=len(pairs))) for a, b in pairs]
     known = [(a, b, difference) for a, b, difference in found if difference is not None]
     if not known:
-        return _missing(claim, *cells)
+        return missing(claim, *cells)
     told = "; ".join(f"{a.experiment.id} against {b.experiment.id} {difference}" for a, b, difference in known)
-    text = f"As intended: {told}.{_margins({difference.noise for _, _, difference in known}, len(pairs))} In the "
+    text = f"As intended: {told}.{margins({difference.noise for _, _, difference in known}, len(pairs))} In the "
     text += "report these three were one and the same function, so its differences are the noise between runs."
-    clear = any(difference.clear for _, _, difference in known)
-    return _with_budget(claim, "contradicted" if clear else "within noise", text, cells)
+    widest = max(abs(difference.value) for _, _, difference in known)
+    clearest = max((difference for _, _, difference in known), key=lambda found: (found.clear, abs(found.value)))
+    compared = {cell.experiment.id: cell for a, b, _ in known for cell in (a, b)}
+    answer = f"{_number(len(compared))} numbers of groups end at most {100 * widest:.1f} points apart, "
+    answer += f"{standing(clearest, list(compared.values()))}."
+    clear, seeds = clearest.clear, min(difference.seeds for _, _, difference in known)
+    return judged(claim, "does not hold" if clear else "within noise", answer, text, cells, seeds=seeds)
+
+
+def _number(count: int) -> str:
+    return {2: "Two", 3: "Three"}.get(count, str(count))
 
 
 def _not_a_number(runs: Comparison, claim: str, ids: Sequence[str]) -> Finding:
     told: list[str] = []
-    verdicts: list[Verdict] = []
-    cells = [runs.cell(id, variant) for variant in VARIANTS for id in ids]
-    meanings = {"published": "with the identities that the report's code ran", "intended": "as defined"}
+    leanings: list[Leaning] = []
+    cells = [runs.cell(id, variant) for variant in VARIANTS for id in ids if runs.cell(id, variant).runs]
+    meanings = {"published": "The identities that the report's code ran", "intended": "The layers as defined"}
+    seeds = []
     for variant, meaning in meanings.items():
-        these = {record.name: record for cell in cells if cell.variant == variant for record in cell.records}
-        ended = [record for record in these.values() if record.status in ("finished", "diverged")]
-        if not ended:
+        these = _once(cell for cell in cells if cell.variant == variant)
+        ended = [record for record in these if outcomes.state(record) in ("finished", "diverged")]
+        if not these:
             continue
-        lost = sum(record.status == "diverged" for record in ended)
-        told.append(f"{meaning}, {lost} of {len(ended)} runs diverged")
-        verdicts.append("supported" if lost else "contradicted")
-    if not told:
-        return _missing(claim, *cells)
-    text = "; ".join(told)
-    text = text[0].upper() + text[1:] + ". A run counts as diverged at its first loss or gradient that is not finite."
+        lost = sum(outcomes.state(record) == "diverged" for record in ended)
+        runs_told = f"{evidence.rate(lost, len(ended))} diverged" if len(ended) == len(these) else ""
+        told.append(f"{meaning}: {runs_told or outcomes.counted(these)}.")
+        if ended:
+            leanings.append("does not hold" if not lost else "holds" if lost == len(ended) else "mixed")
+            seeds.append(min(len(cell.runs) for cell in cells if cell.variant == variant))
+    if not leanings:
+        return missing(claim, *cells)
+    text = "A run counts as diverged at its first loss or gradient that is not finite."
     # One divergence is enough to show that it happens; that it does not takes the whole training.
-    verdict = _joined(verdicts)
-    return Finding(claim, verdict, text) if "supported" in verdicts else _with_budget(claim, verdict, text, cells)
+    shown = set(leanings) != {"does not hold"}
+    return judged(claim, joined(leanings), " ".join(told), text, cells, seeds=min(seeds), shown=shown)
+
+
+def _once(cells: Iterable[Cell]) -> list[Record | None]:
+    """The cells' runs, each once though entries share them; None for each that is not there."""
+    named: dict[object, Record | None] = {}
+    for cell in cells:
+        for seed, record in cell.runs.items():
+            named[record.name if record is not None else (cell.experiment.id, seed)] = record
+    return list(named.values())
 
 
 def _identity_matters(runs: Comparison) -> Finding:
     claim = "The layers train otherwise than the identities that ran in their place (our question, not the report's)."
-    told: list[str] = []
-    verdicts: list[Verdict] = []
-    cells: list[Cell] = []
-    noises = set()
-    for id in ("b0", *S0):
-        intended, published = runs.cell(id, "intended"), runs.cell(id, "published")
-        found = evidence.difference(intended, published, among=1 + len(S0))
-        if found is not None:
-            cells += [intended, published]
-            noises.add(found.noise)
-            told.append(f"{id} {found}")
-            verdicts.append("supported" if found.clear else "within noise")
+    intended = [runs.cell(id, "intended") for id in ("b0", *S0)]
     identity = runs.cell("b0", "published")
-    if told:
-        accuracy = percent(summarize(identity.last("val_accuracy")), " %")
-        lead = f"The layers as defined, against the identity's {accuracy}: " if accuracy else "Against the identity: "
-        text = lead + "; ".join(told) + "." + _margins(noises, 1 + len(S0))
-        return _with_budget(claim, _joined(verdicts), text, cells)
-    trained = [record for id in ("b0", *S0) for record in runs.cell(id, "intended").with_status("finished")]
+    pairs = [(cell, runs.cell(cell.experiment.id, "published")) for cell in intended]
+    pairs = [(a, b) for a, b in pairs if a.last("val_accuracy") and b.last("val_accuracy")]
+    trained = sum(len(cell.with_status("finished")) for cell in intended)
     lost = identity.with_status("diverged")
-    if lost and trained:
-        text = f"Without augmentation the identity diverged in {len(lost)} of {len(identity.records)} runs, so it has "
-        text += f"no accuracy to compare; {len(trained)} runs of the layers as defined came to their end."
-        return Finding(claim, "supported", text)
-    return Finding(claim, "not examined", "It takes finished runs of both variants, published and intended.")
+    found = [(a, evidence.difference(a, b, among=len(pairs))) for a, b in pairs]
+    known = [(cell, difference) for cell, difference in found if difference is not None]
+    if not known and not (lost and trained):
+        cells = [cell for cell in (identity, *intended) if not cell.last("val_accuracy")]
+        return missing(claim, *cells)
+    answer, leanings = [], [_otherwise(difference) for _, difference in known]
+    text, seeds = "", [difference.seeds for _, difference in known]
+    if lost:
+        leanings.append("holds")
+        seeds.append(len(identity.runs))
+        layers = sum(len(cell.with_status("diverged")) for cell in intended)
+        ran = sum(len(cell.records) for cell in intended)
+        answer.append(
+            f"Without augmentation the identity: {against.rate(identity)}; the layers as defined: {layers} of {ran} "
+            f"diverged, {trained} finished."
+        )
+    if known:
+        accuracy = percent(summarize(identity.last("val_accuracy")), " %")
+        values = [difference.value for _, difference in known]
+        span = f"{evidence.points(min(values))} to {evidence.points(max(values))}"
+        count = min(difference.seeds for _, difference in known)
+        beyond = sum(difference.clear for _, difference in known)
+        answer.append(
+            f"The layers end {span} points from the identity's {accuracy}, {seeds_told(count)}; "
+            f"{beyond} of {len(known)} beyond the margin."
+        )
+        text = "; ".join(f"{cell.experiment.id} {difference}" for cell, difference in known) + "."
+        text += margins({difference.noise for _, difference in known}, len(pairs))
+    more = runs.repetitions(identity)
+    if more:
+        also = sum(record.status == "diverged" for record in more)
+        total = f"{len(lost) + also} of {len(identity.records) + len(more)} diverged so far"
+        answer.append(
+            f"With the {len(more)} of other seeds that this folder holds beside ({outcomes.counted(more)}): {total}."
+        )
+        text += f" Beside the comparison's list: {'; '.join(f'{r.name} ({outcomes.end(r)})' for r in more)}."
+    cells = [*intended, identity]
+    return judged(claim, joined(leanings), " ".join(answer), text.strip(), cells, seeds=min(seeds))
+
+
+def _otherwise(difference: Difference) -> Leaning:
+    return "holds" if difference.clear else "within noise"
 
 
 def _either(runs: Comparison, id: str) -> Cell:
@@ -215,40 +239,5 @@ def _either(runs: Comparison, id: str) -> Cell:
     return next((runs.cell(id, v) for v in variants if runs.cell(id, v).records), runs.cell(id, "intended"))
 
 
-def _with_budget(claim: str, verdict: Verdict, text: str, cells: list[Cell]) -> Finding:
-    """The verdict where the runs are long enough to give one; else what it looks like, if it looks like anything."""
-    taken = evidence.shortest(cells)
-    if taken >= evidence.ENOUGH_STEPS:
-        return Finding(claim, verdict, text)
-    if evidence.stale_averages(cells):
-        # Chance level from averages that lag behind says nothing of the layers: not even what it looks like.
-        text += " BN-ReLU's validation numbers are depressed by the budget, as said at the top of the page."
-        trained = {cell.experiment.id: percent(summarize(cell.last("train_accuracy")), " %") for cell in cells}
-        if len(cells) > 1:
-            text += f" Training accuracy: {'; '.join(f'{id} {told}' for id, told in trained.items() if told)}."
-    elif verdict != "within noise":
-        text += f" Within this budget it looks {verdict}."
-    text += f" The report speaks of {evidence.REPORT_STEPS:,} steps; the shortest run here has {taken:,}."
-    return Finding(claim, "too little budget to tell", text)
-
-
-def _missing(claim: str, *cells: Cell) -> Finding:
-    planned = sum(len(cell.runs) for cell in cells)
-    if not planned:
-        return Finding(claim, "not examined", "Its runs were not asked for.")
-    names = ", ".join(dict.fromkeys(f"{cell.experiment.id} ({cell.variant})" for cell in cells if cell.runs))
-    lost = sum(len(cell.with_status("diverged")) for cell in cells)
-    if lost:
-        return Finding(claim, "not examined", f"{names}: {lost} of {planned} diverged and none finished.")
-    return Finding(claim, "not examined", f"{names}: none of {planned} runs has finished.")
-
-
-def _margins(noises: set[str], among: int) -> str:
-    together = f" for all {among} together" if among > 1 else ""
-    return f" Margins at 95 %{together}: {' and '.join(sorted(noises))}."
-
-
-def _joined(verdicts: list[Verdict]) -> Verdict:
-    """What the clear ones say, if they agree; what is within noise decides only where nothing is clear."""
-    clear = {verdict for verdict in verdicts if verdict != "within noise"}
-    return "within noise" if not clear else clear.pop() if len(clear) == 1 else "mixed"
+def _seeds(cell: Cell) -> str:
+    return seeds_told(len(cell.with_status("finished")))

@@ -12,10 +12,11 @@ from typing import Any
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Experiment, Variant
-from evonorm.lab.records import Record
+from evonorm.lab.records import Record, Unread
 from evonorm.lab.report import trials
 
 COMPARISONS = "comparison-*.json"
+LAYERS = {"bn-relu": "BN-ReLU", "evonorm-b0": "EvoNorm-B0", "evonorm-s0": "EvoNorm-S0", "none": "identity"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,26 @@ class Cell:
         """The runs of one status."""
         return [record for record in self.records if record.status == status]
 
+    def by_seed(self, key: str) -> dict[int, float]:
+        """The last epoch's value by seed, of every finished run that has a finite one."""
+        ended = {seed: r for seed, r in self.runs.items() if r is not None and r.status == "finished" and r.metrics}
+        values = {seed: record.metrics[-1].get(key) for seed, record in ended.items()}
+        return {seed: float(value) for seed, value in values.items() if value is not None}
+
     def last(self, key: str) -> list[float]:
         """The last epoch's value of every finished run that has a finite one."""
-        values = [record.metrics[-1].get(key) for record in self.with_status("finished") if record.metrics]
-        return [float(value) for value in values if value is not None]
+        return list(self.by_seed(key).values())
 
     def best_accuracy(self) -> list[float]:
         """Every finished run's validation accuracy at its best epoch."""
         bests = [(record.summary.get("best") or {}).get("val_accuracy") for record in self.with_status("finished")]
         return [float(best) for best in bests if best is not None]
+
+    @property
+    def name(self) -> str:
+        """The layer as a reader knows it, with its groups: "EvoNorm-S0, 8 groups"."""
+        name = LAYERS.get(self.experiment.layer, self.experiment.layer)
+        return f"{name}, {self.experiment.groups} groups" if self.experiment.groups else name
 
     @property
     def validation_images(self) -> int:
@@ -55,7 +67,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """cells: by experiment id and variant; only those that were asked for. others: runs that no entry names."""
+    """cells: by experiment id and variant; only those that were asked for. others: runs that no entry names.
+
+    unread: runs that are left out, for they cannot be read.
+    """
 
     budget: dict[str, Any]
     dataset: dict[str, Any]
@@ -64,6 +79,7 @@ class Comparison:
     updated: str = ""
     name: str = ""
     other_comparisons: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
 
     @property
     def records(self) -> list[Record]:
@@ -72,9 +88,32 @@ class Comparison:
         return list(found.values())
 
     @property
+    def runs(self) -> list[Record | None]:
+        """Every planned run, each once though entries share it; None for each that is not there."""
+        absent = [
+            None for cell in self.cells.values() if cell.same_as is None for run in cell.runs.values() if run is None
+        ]
+        return [*self.records, *absent]
+
+    def with_status(self, status: str) -> list[Record]:
+        """The comparison's runs of one status, each once."""
+        return [record for record in self.records if record.status == status]
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds that were asked for."""
         return sorted({seed for cell in self.cells.values() for seed in cell.runs})
+
+    @property
+    def epochs(self) -> int:
+        """The planned epochs, which every chart spans."""
+        planned = [int(record.config.get("epochs") or 0) for record in self.records]
+        return max([int(self.budget.get("epochs") or 0), *planned])
+
+    def repetitions(self, cell: Cell) -> list[Record]:
+        """Runs outside the comparison whose configuration is this cell's but for the seeds."""
+        own = [_but_seeds(record) for record in cell.records]
+        return [record for record in self.others if _but_seeds(record) in own]
 
     def cell(self, id: str, variant: Variant) -> Cell:
         """The cell, without runs if it was not asked for."""
@@ -111,20 +150,15 @@ def percent(summary: Summary | None, unit: str = "") -> str:
 def read(runs: Path, name: str | None = None) -> Comparison:
     """The comparison called `name`, or the one updated last, with every run in the folder.
 
-    A folder of runs without a comparison file, or one run's own folder, gives one without cells. Raises UserError if
-    there is nothing to show.
+    Raises UserError if there is nothing to show.
     """
     if not runs.is_dir():
         raise UserError(f"there is no folder {runs}; make runs with `evonorm reproduce --out {runs}`")
     files = {path.name: records.read_json(path) for path in sorted(runs.glob(COMPARISONS))}
-    single = (runs / "config.json").exists()
-    found = {record.name: record for record in ([records.read(runs)] if single else records.read_all(runs))}
-    if not files and not found:
-        raise UserError(f"{runs} holds no runs; make them with `evonorm reproduce --out {runs}`")
-    if name is not None and name not in files:
-        raise UserError(f"{runs} holds no {name}; it holds {', '.join(files) or 'no comparison'}")
-    if not files:
-        return Comparison({}, {}, {}, list(found.values()))
+    if not files or (name is not None and name not in files):
+        raise UserError(f"{runs} holds no {name or COMPARISONS}; it holds {', '.join(files) or 'no comparison'}")
+    there = records.read_all(runs)
+    found = {record.name: record for record in there.records}
     chosen = name or max(files, key=lambda file: str(files[file].get("updated", "")))
     content = files[chosen]
     kinds = (trials.LEARNING_RATE, trials.BATCH_SIZE, trials.ARCHITECTURES)
@@ -143,7 +177,12 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         updated=str(content.get("updated", "")),
         name=chosen,
         other_comparisons=tuple(file for file in (*files, *others) if file != chosen),
+        unread=there.unread,
     )
+
+
+def _but_seeds(record: Record) -> tuple[Any, ...]:
+    return {key: value for key, value in record.config.items() if key != "seeds"}, record.dataset.get("fingerprint")
 
 
 def _cells(entries: list[dict[str, Any]], found: dict[str, Record]) -> dict[tuple[str, Variant], Cell]:

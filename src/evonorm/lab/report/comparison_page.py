@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Variant
+from evonorm.lab import export, listings
+from evonorm.lab.experiments import VARIANTS, Variant
 from evonorm.lab.records import Record
-from evonorm.lab.report import claims, evidence, html, pictures, tables
+from evonorm.lab.report import answer, claims, evidence, grid, html, overview, pictures, recorded, tables
 from evonorm.lab.report.charts import Chart, Curve, curves
-from evonorm.lab.report.comparison import COMPARISONS, Comparison, percent, read, summarize
+from evonorm.lab.report.comparison import COMPARISONS, Comparison, read
+from evonorm.lab.report.grid import Grid
 
 LISTINGS = COMPARISONS
 
@@ -25,39 +27,51 @@ class Part:
     failed: tuple[tuple[str, Record], ...]
 
 
-def render(runs: Path, name: str | None = None) -> str:
+def render(runs: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. Raises UserError if there is nothing to show, or no comparison of that name."""
     found = read(runs, name)
     sections = claims.sections(found) if found.cells else ()
     return html.fill(
         "comparison.html.j2",
         comparison=found,
-        answer=_answer(found, sections),
+        comparable=recorded.is_cifar10(found.dataset),
+        answer=answer.sentences(found, sections),
+        overview=overview.chart(found),
+        nearness=recorded.nearness(found),
+        differences=recorded.differences(found),
         stale=evidence.stale_averages(found.cells.values()),
         conditions=tables.conditions(found),
         rows=tables.comparison_rows(found),
         parts=[_part(found, section) for section in sections],
-        run_header=tables.RUN_HEADER,
-        run_numbers=tables.RUN_NUMBERS,
-        compared=tables.run_rows(found, found.records),
-        others=tables.run_rows(found, found.others),
-        other_charts=_charts([Curve(record.name, record) for record in found.others]),
+        compared=_grid(found, found.records),
+        others=_grid(found, found.others),
+        csv=html.as_csv(
+            export.of_runs([*found.records, *found.others], listings.stands_for(runs)), "runs.csv", "These runs"
+        ),
+        other_charts=_charts(_others(found), epochs=found.epochs),
         other_diverged=[(record.name, record) for record in found.others if record.status == "diverged"],
         other_failed=[(record.name, record) for record in found.others if record.status == "failed"],
     )
 
 
-def draw(runs: Path, out: Path, name: str | None = None) -> list[Path]:
+def _grid(comparison: Comparison, found: Iterable[Record]) -> Grid:
+    rows = tables.run_rows(comparison, found)
+    return grid.of_texts(tables.RUN_HEADER, tables.RUN_NUMBERS, rows, status=tables.RUN_HEADER.index("status"))
+
+
+def draw(runs: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
-    return pictures.write(charts(runs, name), out)
+    return pictures.write(charts(runs, name), out, kind)
 
 
 def charts(runs: Path, name: str | None = None) -> dict[str, Chart]:
     """The page's charts by the name of a file. Raises as render does."""
     found = read(runs, name)
     parts = [_part(found, section) for section in claims.sections(found)] if found.cells else []
-    named = {f"{part.section.anchor} {chart.title}": chart for part in parts for chart in part.charts}
-    others = _charts([Curve(record.name, record) for record in found.others])
+    first = overview.chart(found)
+    named = {"overview": first} if first is not None else {}
+    named |= {f"{part.section.anchor} {chart.title}": chart for part in parts for chart in part.charts}
+    others = _charts(_others(found), epochs=found.epochs)
     named |= {f"{'others ' if parts else ''}{chart.title}": chart for chart in others}
     return {pictures.file_name(name.lower()): chart for name, chart in named.items()}
 
@@ -77,7 +91,9 @@ def _part(comparison: Comparison, section: claims.Section) -> Part:
     augmented = [curve for curve in shown.values() if curve.record.config.get("augment")]
     plain = [curve for curve in shown.values() if curve not in augmented]
     both = bool(augmented and plain)
-    drawn = _charts(plain, ", without augmentation" * both) + _charts(augmented, ", with augmentation" * both)
+    epochs = comparison.epochs
+    drawn = _charts(plain, ", without augmentation" * both, epochs=epochs)
+    drawn += _charts(augmented, ", with augmentation" * both, epochs=epochs)
     return Part(section, drawn, diverged, failed)
 
 
@@ -95,41 +111,11 @@ def _curve(comparison: Comparison, id: str, variant: Variant, seed: int, record:
     )
 
 
-def _charts(shown: Iterable[Curve], suffix: str = "") -> tuple[Chart, ...]:
+def _others(comparison: Comparison) -> list[Curve]:
+    """Runs that no entry names, by the names of their folders."""
+    return [Curve(record.name, record) for record in comparison.others]
+
+
+def _charts(shown: Iterable[Curve], suffix: str = "", *, epochs: int) -> tuple[Chart, ...]:
     shown = list(shown)
-    return tuple(curves(shown, quantity, suffix) for quantity in ("loss", "accuracy")) if shown else ()
-
-
-def _answer(comparison: Comparison, sections: tuple[claims.Section, ...]) -> str:
-    """The page in one paragraph, worded by rule from the numbers."""
-    if not sections:
-        return ""
-    told = []
-    for id, name in (("bn-relu-sgd", "BN-ReLU"), ("b0", "EvoNorm-B0"), ("s0-g8", "EvoNorm-S0 with 8 groups")):
-        accuracy = percent(summarize(comparison.cell(id, "intended").last("val_accuracy")), " %")
-        told += [f"{name} {accuracy}"] if accuracy else []
-    identity = percent(summarize(comparison.cell("b0", "published").last("val_accuracy")), " %")
-    told += [f"the identity that the report's code ran in EvoNorm's place {identity}"] if identity else []
-    sentences = []
-    if told:
-        lead = "Validation accuracy after the last epoch, with SGD and without augmentation"
-        sentences.append(f"{lead}: {', '.join(told)}.")
-    *conclusions, identities = sections[-1].findings
-    if any(finding.verdict == "too little budget to tell" for finding in conclusions):
-        sentences.append("That is too little training to confirm or refute the report, which trained for 60 epochs.")
-    sentences += [
-        f"The report's conclusion “{finding.claim.removesuffix('.')}”: {finding.verdict}."
-        for finding in conclusions
-        if finding.verdict not in ("too little budget to tell", "not examined")
-    ]
-    if identities.verdict == "supported" and not identity:
-        sentences.append(identities.text)
-    ended = [record for record in comparison.records if record.status in ("finished", "diverged")]
-    lost = [record for record in ended if record.status == "diverged"]
-    nan = sum(None in experiment.recorded for experiment in EXPERIMENTS)
-    if ended:
-        identities_lost = sum(record.config.get("layer") == "none" for record in lost)
-        which = f"{len(lost)} of the {len(ended)} runs diverged" if lost else f"None of the {len(ended)} runs diverged"
-        whose = f", {identities_lost} of them identities" if identities_lost else ""
-        sentences.append(f"{which}{whose}; of the report's {len(EXPERIMENTS)} runs, {nan} saw a NaN loss.")
-    return " ".join(sentences)
+    return tuple(curves(shown, quantity, suffix, epochs=epochs) for quantity in ("loss", "accuracy")) if shown else ()

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from evonorm.lab.records import Record
+from evonorm.lab.report import outcomes
 from evonorm.lab.report.comparison import Cell, Summary, percent, summarize
 
 # The report speaks of 60 epochs on 50,000 images. A third of its steps is taken as the least that says how such a
@@ -25,18 +26,22 @@ FLUCTUATION_EPOCHS = 5
 LEVEL = 0.95
 
 _ONE_SEED = (
-    "one seed: the error of counting alone, which leaves out the noise between runs (the report's two runs of "
-    "BN-ReLU with Adam ended 3.1 points apart)"
+    "one seed: the error of counting alone, which leaves out the noise between runs (on CIFAR-10 the report's two runs "
+    "of BN-ReLU with Adam ended 3.1 points apart)"
 )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two mean accuracies, with the half-width of its interval; noise: where that comes from."""
+    """Of two mean accuracies, with the half-width of its interval.
+
+    noise: where that comes from. seeds: of which there are the fewer, or the pairs.
+    """
 
     value: float
     margin: float
     noise: str
+    seeds: int
 
     @property
     def clear(self) -> bool:
@@ -50,22 +55,48 @@ class Difference:
 def difference(a: Cell, b: Cell, *, among: int = 1) -> Difference | None:
     """Last validation accuracy of a minus that of b; None where either has none.
 
-    With several seeds each: Welch's interval. With one, or where the seeds agree more closely than counting on a
-    finite validation set allows: the binomial error of that counting. among: how many differences are looked at
-    together; each interval is widened so that all hold at LEVEL (Bonferroni).
+    Seeds that finished in both are paired, if there are two or more: Student's interval of the differences. Else, with
+    several seeds each, Welch's. With one, or where the seeds agree more closely than counting on a finite validation
+    set allows: the binomial error of that counting. among: how many differences are looked at together; each interval
+    is widened so that all hold at LEVEL (Bonferroni).
     """
-    first, second = summarize(a.last("val_accuracy")), summarize(b.last("val_accuracy"))
+    one, other = a.by_seed("val_accuracy"), b.by_seed("val_accuracy")
+    shared = sorted(one.keys() & other.keys())
+    paired = len(shared) > 1
+    first, second = (
+        summarize([found[seed] for seed in shared] if paired else found.values()) for found in (one, other)
+    )
     if first is None or second is None:
         return None
-    value = first.mean - second.mean
+    value, seeds = first.mean - second.mean, min(first.count, second.count)
     tail = 1 - (1 - LEVEL) / (2 * among)
     counted = statistics.NormalDist().inv_cdf(tail) * math.sqrt(_counting(first, a) + _counting(second, b))
     if first.spread is None or second.spread is None:
-        return Difference(value, counted, _ONE_SEED)
-    welch = _welch([first.spread**2 / first.count, second.spread**2 / second.count], [first.count, second.count], tail)
-    if welch < counted:
-        return Difference(value, counted, "error of counting, as the seeds agree more closely than that")
-    return Difference(value, welch, "Welch over seeds")
+        return Difference(value, counted, _ONE_SEED, seeds)
+    if paired:
+        margin = _student([one[seed] - other[seed] for seed in shared], tail)
+        noise = f"paired by seed (n = {seeds})"
+    else:
+        parts = [first.spread**2 / first.count, second.spread**2 / second.count]
+        margin, noise = _welch(parts, [first.count, second.count], tail), "Welch over seeds"
+    if margin < counted:
+        return Difference(value, counted, "error of counting, as the seeds agree more closely than that", seeds)
+    return Difference(value, margin, noise, seeds)
+
+
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """Bounds of Wilson's interval at LEVEL for the rate of what happened `count` times of `of`, at least one."""
+    z = statistics.NormalDist().inv_cdf(1 - (1 - LEVEL) / 2)
+    rate, shrink = count / of, 1 + z**2 / of
+    middle = (rate + z**2 / (2 * of)) / shrink
+    half = z * math.sqrt(rate * (1 - rate) / of + z**2 / (4 * of**2)) / shrink
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def rate(count: int, of: int) -> str:
+    """As "1 of 4 (95 %: 5 to 70 %)"."""
+    low, high = wilson(count, of)
+    return f"{count} of {of} ({100 * LEVEL:.0f} %: {100 * low:.0f} to {100 * high:.0f} %)"
 
 
 def points(value: float) -> str:
@@ -75,9 +106,7 @@ def points(value: float) -> str:
 
 def steps(record: Record) -> int:
     """Training steps of a whole run."""
-    config, images = record.config, int(record.dataset.get("train_images") or 0)
-    full = -(-images // int(config.get("batch_size") or 1))
-    return int(config.get("epochs") or 0) * int(config.get("steps_per_epoch") or full)
+    return int(record.config.get("epochs") or 0) * outcomes.steps_per_epoch(record)
 
 
 def shortest(cells: Iterable[Cell]) -> int:
@@ -150,6 +179,14 @@ def _counting(summary: Summary, cell: Cell) -> float:
 
 def _validation_losses(metrics: Iterable[Mapping[str, Any]]) -> list[float]:
     return [float(epoch["val_loss"]) for epoch in metrics if epoch.get("val_loss") is not None]
+
+
+def _student(differences: list[float], tail: float) -> float:
+    """Half-width of Student's interval of a mean."""
+    from scipy.stats import t
+
+    count = len(differences)
+    return float(t.ppf(tail, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
 
 
 def _welch(parts: list[float], counts: list[int], tail: float) -> float:

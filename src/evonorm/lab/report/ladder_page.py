@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evonorm.lab import export, listings
 from evonorm.lab.report import html, ladder, ladder_findings, lines, tables
 from evonorm.lab.report.comparison import Comparison
 from evonorm.lab.report.ladder import charts, read
@@ -11,7 +12,7 @@ from evonorm.lab.report.ladder import charts, read
 LISTINGS = ladder.LISTINGS
 
 
-def render(folder: Path, name: str | None = None) -> str:
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. name: of the experiment's file, if there are several. Raises UserError if it has no runs."""
     found = read(folder, name)
     conditions = tables.conditions(Comparison(dict(found.budget), dict(found.dataset), {}, list(found.records)))
@@ -29,6 +30,7 @@ def render(folder: Path, name: str | None = None) -> str:
         range_header=ladder_findings.RANGE_HEADER,
         range_rows=ladder_findings.range_rows(found),
         charts=[lines.chart(found, panel) for panel in charts(found)],
+        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
         conditions=conditions,
         diverged=[record for record in found.records if record.status == "diverged"],
     )
@@ -40,8 +42,8 @@ def picture(folder: Path, path: Path, name: str | None = None) -> None:
     lines.picture(found, charts(found), path)
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the charts as one picture into the folder `out`, and returns its path. Raises as render does."""
-    path = out / "learning-rate.png"
+    path = out / f"learning-rate.{kind}"
     picture(folder, path, name)
     return [path]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's remaining colours, and dashes once they are used up.
 _MORE_COLOURS = ("#cc79a7", "#56b4e9", "#e69f00", "#b5a800")
+# Every colour there is, for what has none of its own.
+PALETTE = (*(colour for name, colour in COLOURS.items() if name != "none"), *_MORE_COLOURS, COLOURS["none"])
 _DASHES = ("solid", "dash", "dot")
 _MATPLOTLIB_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 _DPI = 200

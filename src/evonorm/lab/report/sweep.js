@@ -2,15 +2,13 @@
 // One filter for the whole page: what is chosen on the axes, by status and by words decides which trials pass.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const sorts = JSON.parse(document.getElementById("sorts").textContent);
   const count = data.numbers.length, all = [...Array(count).keys()];
   const byNumber = new Map(data.numbers.map((number, place) => [number, place]));
   const table = document.getElementById("trials");
   const rows = [...table.tBodies[0].rows];
-  const rowTexts = rows.map((row) => row.textContent.toLowerCase());
   const lines = document.getElementById("lines");
   const boxes = [...document.querySelectorAll("fieldset[data-axis]")];
-  const words = document.getElementById("words"), clear = document.getElementById("clear");
+  const clear = document.getElementById("clear");
   let passes = all.map(() => true);
 
   // ---- what passes
@@ -19,8 +17,7 @@
   const narrowed = (box, axis) => axis.choice
     ? box.querySelector("input:not(:checked)") !== null
     : range(box)[0] > 0 || range(box)[1] < 1;
-  const statuses = () => new Set(
-    [...document.querySelectorAll("#statuses input:checked")].map((input) => input.value));
+  const bar = filtering(document.getElementById("filter"), rows, () => update());
   const decide = () => {
     const tests = [];
     boxes.forEach((box, index) => {
@@ -36,10 +33,7 @@
           && axis.places[place] >= from - 1e-5 && axis.places[place] <= to + 1e-5);
       }
     });
-    const open = statuses(), text = words.value.trim().toLowerCase();
-    const total = document.querySelectorAll("#statuses input").length;
-    if (open.size < total) tests.push((place) => open.has(data.statuses[place]));
-    if (text) tests.push((place) => rowTexts[place].includes(text));
+    tests.push(...bar.tests());
     passes = all.map((place) => tests.every((test) => test(place)));
     if (clear) clear.disabled = tests.length === 0;
     return tests.length > 0;
@@ -78,7 +72,7 @@
   const drawLines = () => {
     if (!lines) return;
     drawn = lineTraces();
-    Plotly.react(lines, drawn, lines.layout, {responsive: true, displaylogo: false, displayModeBar: false});
+    Plotly.react(lines, drawn, lines.layout, shown);
   };
 
   // ---- the other charts: those out of sight wait until they are seen
@@ -97,6 +91,7 @@
     });
     // One call for all traces: each draws the whole chart.
     if (indices.length) Plotly.restyle(chart, {selectedpoints: selected}, indices);
+    cut(chart);
     const line = chart.data.findIndex((trace) => trace.meta && trace.meta.best);
     if (line < 0) return;
     const points = chart.data[0], sign = chart.data[line].meta.best, x = [], y = [];
@@ -108,6 +103,23 @@
       y.push(best);
     });
     Plotly.restyle(chart, {x: [x], y: [y]}, [line]);
+  };
+  // Lines through many trials are cut down to those that pass; whole, they are kept here.
+  const whole = new Map();
+  const cut = (chart) => {
+    const indices = [], x = [], y = [], customdata = [];
+    chart.data.forEach((trace, index) => {
+      if (!(trace.meta && trace.meta.lines)) return;
+      const key = `${charts.indexOf(chart)} ${index}`;
+      if (!whole.has(key)) whole.set(key, {x: trace.x, y: trace.y, of: trace.customdata});
+      const {of, ...kept} = whole.get(key);
+      const points = of.map((_, point) => point).filter((point) => passes[byNumber.get(of[point])]);
+      indices.push(index);
+      x.push(points.map((point) => kept.x[point]));
+      y.push(points.map((point) => kept.y[point]));
+      customdata.push(points.map((point) => of[point]));
+    });
+    if (indices.length) Plotly.restyle(chart, {x, y, customdata}, indices);
   };
   // A chart a turn, so that a hand that moves on is not kept waiting.
   let turn = 0;
@@ -136,7 +148,7 @@
   const update = () => {
     const filtered = decide();
     const passing = passes.filter(Boolean).length;
-    for (const id of ["passing", "passing-too"]) {
+    for (const id of ["passing", "count"]) {
       const told = document.getElementById(id);
       if (told) told.textContent = `${passing} of ${count} trials` + (filtered ? " pass" : "");
     }
@@ -247,32 +259,13 @@
 
   // ---- back to all
   if (clear) clear.addEventListener("click", () => {
-    for (const input of document.querySelectorAll("fieldset input[type=checkbox]")) input.checked = true;
+    for (const input of document.querySelectorAll("[data-axis] input[type=checkbox]")) input.checked = true;
     for (const end of document.querySelectorAll("input.from")) end.value = 0;
     for (const end of document.querySelectorAll("input.to")) end.value = 1000;
-    words.value = "";
+    bar.clear();
     boxes.forEach((box, index) => spell(index));
     update();
   });
-  words.addEventListener("input", update);
-  document.getElementById("statuses").addEventListener("input", update);
-
-  // ---- sorting: numbers by size, texts by letters, what is missing last either way
-  const headers = [...table.tHead.rows[0].cells];
-  headers.forEach((header, column) => header.firstChild.addEventListener("click", () => {
-    const down = header.getAttribute("aria-sort") === "ascending";
-    headers.forEach((other) => other.removeAttribute("aria-sort"));
-    header.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const sign = down ? -1 : 1;
-    const order = [...all].sort((a, b) => {
-      const [one, other] = [sorts[a][column], sorts[b][column]];
-      if (one === null || other === null) return (one === null) - (other === null) || a - b;
-      const compared = typeof one === "string" ? one.localeCompare(other) : one - other;
-      return sign * compared || a - b;
-    });
-    table.tBodies[0].append(...order.map((place) => rows[place]));
-  }));
-
   // ---- labels stand on the box's own colour, so that lines do not cross them out
   const tint = () => {
     const box = getComputedStyle(document.documentElement).getPropertyValue("--box").trim();
@@ -289,6 +282,7 @@
     new ResizeObserver(arrange).observe(lines);
     lines.on("plotly_hover", ({points: [point]}) => {
       const place = drawn[point.curveNumber].places[Math.floor(point.pointNumber / (data.axes.length + 1))];
+      const headers = table.tHead.rows[0].cells;
       const cells = [...rows[place].cells].map((cell, column) => `${headers[column].textContent} ${cell.textContent}`);
       document.getElementById("over").textContent = cells.join(", ");
     });

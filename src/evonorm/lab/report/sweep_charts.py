@@ -21,6 +21,8 @@ AXIS_COLOUR = "#8c8c8c"
 # A label longer than this is cut where a chart has no room for it; tables and controls have it whole.
 MOST_LETTERS = 16
 MOST_TICKS = 12
+# Marks nearer than this share of the axis cannot both be read.
+LEAST_APART = 0.04
 # More lines than this are drawn thin.
 MANY = 200
 # How far, of the metric's range, trials without a value stand beyond its worst.
@@ -151,7 +153,7 @@ def against(swept: Swept, axis: Axis) -> Chart:
     # Plotly has no place for a diverged trial's missing height: the words say what the height means.
     traces[1]["hovertemplate"] = "trial %{customdata}: no value<extra></extra>"
     rows = _grouped(swept, axis)
-    if axis.choices:
+    if axis.choices and axis.listed:
         means = [(axis.choices[place], mean) for place, (_, values, mean) in enumerate(rows) if values]
         traces.append(
             {
@@ -173,7 +175,7 @@ def against(swept: Swept, axis: Axis) -> Chart:
         "margin": {"l": 60, "r": 12, "t": 8, "b": 48},
         "hovermode": "closest",
     }
-    key = "a point a trial" + ("; diamonds: means" if axis.choices else "")
+    key = "a point a trial" + ("; diamonds: means" if axis.choices and axis.listed else "")
     key += "; crosses beyond the worst: diverged or failed" if lost else ""
     header = (axis.name, "trials", f"mean {measure.name}", "best", "diverged", "failed")
     table = tuple(_group_row(swept, axis, label, places) for label, places in _groups(swept, axis))
@@ -272,16 +274,32 @@ def _x(axis: Axis, value: Any, trial: int | None = None) -> float:
 
 
 def _x_ticks(axis: Axis) -> dict[str, Any]:
-    if axis.scale == "log":
-        return {"type": "log", "exponentformat": "power"} | ({"dtick": 1} if axis.high / axis.low > 30 else {})
-    if axis.scale == "linear":
-        return {}
+    if axis.scale != "category":
+        kind = {"type": "log"} if axis.scale == "log" else {}
+        if axis.listed and axis.choices:
+            marked = _apart(axis)
+            return kind | {"tickvals": marked, "ticktext": [short(axis.shown(one)) for one in marked]}
+        return kind | ({"exponentformat": "power"} if kind else {}) | ({"dtick": 1} if _decades(axis) else {})
     step = -(-len(axis.labels) // MOST_TICKS)
     shown = list(enumerate(axis.labels))[::step]
     return {
         **{"tickvals": [place for place, _ in shown], "ticktext": [short(label) for _, label in shown]},
         "range": [-0.6, len(axis.labels) - 0.4],
     }
+
+
+def _apart(axis: Axis) -> list[float]:
+    """Its values, but for those whose labels would lie upon one another."""
+    kept: list[float] = []
+    for value in axis.choices:
+        place, before = axis.place(value), axis.place(kept[-1]) if kept else None
+        if place is not None and (before is None or place - before >= LEAST_APART):
+            kept.append(value)
+    return kept
+
+
+def _decades(axis: Axis) -> bool:
+    return axis.scale == "log" and axis.high / axis.low > 30
 
 
 def _groups(swept: Swept, axis: Axis) -> list[tuple[str, list[int]]]:

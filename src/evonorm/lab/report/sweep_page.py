@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab import records
-from evonorm.lab.errors import UserError
-from evonorm.lab.report import effect_charts, html, importance, pictures, readings, sweep_charts, tables
+from evonorm.lab import export, records
+from evonorm.lab.records import Found, Record
+from evonorm.lab.report import (
+    effect_charts,
+    html,
+    importance,
+    learning_charts,
+    pictures,
+    readings,
+    sweep_charts,
+    sweep_words,
+    tables,
+)
 from evonorm.lab.report.charts import Chart
+from evonorm.lab.report.grid import Cell, Grid, Row, link
 from evonorm.lab.report.importance import Effect
 from evonorm.lab.report.swept import Axis, Swept, number, read
-from evonorm.lab.sweep.journal import SWEEP
+from evonorm.lab.sweep.journal import SWEEP, trial_folder
 from evonorm.lab.sweep.trial import flat
 from evonorm.lab.sweep.view import duration
 
 LISTINGS = SWEEP
-
-
-@dataclass(frozen=True)
-class Row:
-    """A trial in the table: its cells as text, what each sorts by (None: last), and whether it is a number."""
-
-    number: int
-    status: str
-    cells: tuple[tuple[str, Any, bool], ...]
 
 
 def effects(swept: Swept) -> tuple[Effect, ...]:
@@ -42,41 +43,44 @@ def effects(swept: Swept) -> tuple[Effect, ...]:
     return importance.effects(columns, metric, runs=swept.runs, seed=int(swept.content.get("seed") or 0))
 
 
-def render(folder: Path, name: str | None = None) -> str:
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
     """The page as text. Raises UserError if the sweep has no trials yet, or cannot be read."""
     swept = read(folder)
+    made = _records(folder, swept)
     measure = swept.measure
     axes = [*swept.axes, *([measure] if measure else [])]
     found = effects(swept)
-    rows = [_row(swept, place) for place in range(len(swept.trials))]
     return html.fill(
         "sweep.html.j2",
         title=swept.content.get("name") or "Sweep",
         description=swept.content.get("description") or "",
+        subject=sweep_words.subject(swept, made.records),
+        meaning=sweep_words.meaning(swept),
+        notices=sweep_words.notices(made.records),
+        unread=made.unread,
         metric=swept.metric,
         answer=readings.answer(swept, found),
         conclusions=readings.conclusions(swept, found),
         readings=readings.readings(found, swept.metric.name if swept.metric else ""),
-        conditions=conditions(folder, swept),
+        conditions=conditions(swept, made.records),
         axes=[_control(swept, axis) for axis in axes],
         layout=sweep_charts.parallel_layout(axes) if axes else None,
         fifths=_legend(swept),
         data=sweep_charts.data(swept, axes),
         progress=[sweep_charts.progress(swept, by) for by in ("trial", "time")] if measure else [],
+        learning=learning_charts.learning(swept, made.records),
         effects=[effect_charts.importances(found), effect_charts.correlations(found)] if found else [],
         among=len(swept.judged),
         level=f"{100 * importance.LEVEL:.0f} %",
         against=[sweep_charts.against(swept, axis) for axis in swept.axes] if measure else [],
-        statuses=list(dict.fromkeys(trial.status for trial in swept.trials)),
-        header=_header(swept),
-        rows=rows,
-        sorts=[[row.number, *(sort for _, sort, _ in row.cells)] for row in rows],
+        grid=_grid(folder, swept, at or folder),
+        csv=html.as_csv(export.read(folder), "trials.csv", "These trials"),
     )
 
 
-def draw(folder: Path, out: Path, name: str | None = None) -> list[Path]:
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
     """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
-    return pictures.write(charts(folder), out)
+    return pictures.write(charts(folder), out, kind)
 
 
 def charts(folder: Path) -> dict[str, Chart]:
@@ -88,6 +92,8 @@ def charts(folder: Path) -> dict[str, Chart]:
     if measure is None:
         return named
     named |= {f"best-by-{by}": sweep_charts.progress(swept, by) for by in ("trial", "time")}
+    for chart in learning_charts.learning(swept, _records(folder, swept).records):
+        named[pictures.file_name(chart.title.lower(), list(named))] = chart
     if found := effects(swept):
         named |= {"importance": effect_charts.importances(found), "correlation": effect_charts.correlations(found)}
     for axis in swept.axes:
@@ -95,7 +101,7 @@ def charts(folder: Path) -> dict[str, Chart]:
     return named
 
 
-def conditions(folder: Path, swept: Swept) -> list[tuple[str, str]]:
+def conditions(swept: Swept, made: Sequence[Record]) -> list[tuple[str, str]]:
     """Under what the trials ran, as far as the folder tells: name and value."""
     content = swept.content
     metric, runs = swept.metric, content.get("runs", {})
@@ -113,11 +119,7 @@ def conditions(folder: Path, swept: Swept) -> list[tuple[str, str]]:
         value = runs.get(name)
         if value:
             found.append((name, " ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    made = _records(folder, swept)
-    for record in made[:1]:
-        data = record.dataset
-        if data.get("train_images"):
-            found.append(("data", f"{data.get('name')}: {data['train_images']:,} training images at most"))
+    found.append(("data", sweep_words.data(made)))
     for name in ("processor", "device", "threads", "platform", "commit"):
         found.append((name, tables.distinct(record.environment.get(name) for record in made)))
     found.append(("torch", tables.distinct(record.environment.get("torch") for record in made)))
@@ -125,15 +127,10 @@ def conditions(folder: Path, swept: Swept) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value]
 
 
-def _records(folder: Path, swept: Swept) -> list[records.Record]:
-    """The run folders of the trials that have one; one that cannot be read is left out, its trial is told."""
-    found = []
-    for name in dict.fromkeys(trial.run for trial in swept.trials if trial.run):
-        try:
-            found.append(records.read(folder / name))
-        except UserError:
-            continue
-    return found
+def _records(folder: Path, swept: Swept) -> Found:
+    """The runs of the trials that have one."""
+    names = dict.fromkeys(str(trial.run) for trial in swept.trials if trial.run)
+    return records.read_these(folder / name for name in names if records.is_run(folder / name))
 
 
 def _control(swept: Swept, axis: Axis) -> dict[str, Any]:
@@ -164,26 +161,27 @@ def _legend(swept: Swept) -> list[tuple[str, str]]:
     return found
 
 
-def _header(swept: Swept) -> list[tuple[str, bool]]:
+def _grid(folder: Path, swept: Swept, at: Path) -> Grid:
+    """Every trial, with the way to what it left: a run's folder, or its own with its log."""
     metric = [(swept.metric.name, True)] if swept.metric else []
     parameters = [(axis.name, axis.scale != "category") for axis in swept.axes]
-    return [("trial", True), ("status", False), *metric, *parameters, ("seconds", True), ("remark", False)]
+    header = [("trial", True), ("status", False), *metric, *parameters, ("seconds", True), ("remark", False)]
+    return Grid(tuple(header), tuple(_row(folder, swept, place, at) for place in range(len(swept.trials))))
 
 
-def _row(swept: Swept, place: int) -> Row:
+def _row(folder: Path, swept: Swept, place: int, at: Path) -> Row:
     trial = swept.trials[place]
-    metric = [(axis_number(trial.value), trial.value, True)] if swept.metric else []
-    parameters = []
+    left = [folder / str(trial.run)] * bool(trial.run) + [trial_folder(folder, trial.number)]
+    cells = [Cell(str(trial.number), link=next(filter(None, (link(one, at) for one in left)), "")), Cell(trial.status)]
+    cells += [Cell(axis_number(trial.value), trial.value)] if swept.metric else []
     for axis in swept.axes:
         value = axis.values[place]
-        sort = axis.labels.index(value) if axis.scale == "category" else value
-        parameters.append((axis.shown(value), sort, axis.scale != "category"))
+        cells.append(Cell(axis.shown(value), axis.labels.index(value) if axis.scale == "category" else value))
     remark = trial.error or ""
     if trial.status == "pruned" and not remark:
         remark = f"stopped early, after {len(trial.history)} reports"
-    seconds = (f"{trial.seconds:.1f}" if trial.ended else "–", trial.seconds if trial.ended else None, True)
-    cells = ((trial.status, trial.status, False), *metric, *parameters, seconds, (remark, remark or None, False))
-    return Row(trial.number, trial.status, cells)
+    cells += [Cell(f"{trial.seconds:.1f}", trial.seconds) if trial.ended else Cell("–"), Cell(remark)]
+    return Row(trial.status, tuple(cells))
 
 
 def axis_number(value: float | None) -> str:

@@ -36,7 +36,8 @@ JUDGED = (*SOUND, "diverged")
 class Axis:
     """A parameter that varies, or the metric. values: a trial's, None where it has none; numbers, or labels.
 
-    labels: of a category axis, in order. low, high: of a number's; never equal.
+    labels: of a category axis, in order. low, high: of a number's; never equal. listed: whether its values are those
+    of a list, or such that trials share them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Axis:
     labels: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 1.0
+    listed: bool = True
 
     @cached_property
     def choices(self) -> tuple[Any, ...]:
@@ -153,8 +155,10 @@ def number(value: float) -> str:
 def _axis(name: str, values: Sequence[Any], distribution: Mapping[str, Any]) -> Axis:
     numbers = [_number(value) for value in values]
     if all((one is None) == (value is None) for one, value in zip(numbers, values, strict=True)):
-        log = "log" in str(distribution.get("kind", "")) or bool(distribution.get("values"))
-        return _number_axis(name, numbers, log=log and _spread(numbers, LOG_RATIO if distribution.get("values") else 1))
+        listed = bool(distribution.get("values"))
+        log = "log" in str(distribution.get("kind", "")) or listed
+        log = log and _spread(numbers, LOG_RATIO if listed else 1)
+        return _number_axis(name, numbers, log=log, listed=listed)
     given = [_label(value) for value in distribution.get("values", ())]
     # A parameter of another branch, absent here, is null.
     labels = [_label(value) for value in values]
@@ -164,12 +168,13 @@ def _axis(name: str, values: Sequence[Any], distribution: Mapping[str, Any]) -> 
     return Axis(name, "category", tuple(labels), tuple(ordered))
 
 
-def _number_axis(name: str, values: Sequence[float | None], *, log: bool) -> Axis:
+def _number_axis(name: str, values: Sequence[float | None], *, log: bool, listed: bool = False) -> Axis:
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     if low == high:
         low, high, log = low - (abs(low) or 1), high + (abs(high) or 1), False
-    return Axis(name, "log" if log else "linear", tuple(values), (), low, high)
+    listed = listed or len(set(known)) < len(known)
+    return Axis(name, "log" if log else "linear", tuple(values), (), low, high, listed)
 
 
 def _spread(values: Sequence[float | None], ratio: float) -> bool:

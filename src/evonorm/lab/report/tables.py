@@ -9,6 +9,7 @@ from typing import Any
 
 from evonorm.lab.experiments import EXPERIMENTS, VARIANTS, Experiment, Variant
 from evonorm.lab.records import Record
+from evonorm.lab.report import evidence, outcomes, recorded
 from evonorm.lab.report.comparison import Cell, Comparison, percent, summarize
 
 
@@ -57,28 +58,50 @@ def conditions(comparison: Comparison) -> list[tuple[str, str]]:
     if data:
         text = f"{data['name']}: {data['train_images']:,} training and {data['test_images']:,} validation images, "
         about.append(("data", f"{text}{len(data['classes'])} classes (content {data['fingerprint']})"))
+        about.append(("notice", str(data.get("notice") or "")))
     if budget:
         about.append(("budget", f"{budget['name']}: {budget['epochs']} epochs; {budget['meaning']}"))
-        about.append(("seeds", ", ".join(str(seed) for seed in comparison.seeds)))
+        about.append(("seeds", _seeds(comparison)))
     for name in ("processor", "instructions", "device", "cores", "threads", "platform"):
         about.append((name, distinct(record.environment.get(name) for record in found)))
     about.append(("precision", distinct(record.config.get("precision") for record in found)))
     versions = {name: distinct(r.environment.get(name) for r in found) for name in ("evonorm", "torch", "python")}
     about.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)))
-    about.append(("commit", distinct(record.environment.get("commit") for record in found)))
+    about.append(("commit", distinct(r.environment.get("commit") or "not recorded" for r in found)))
+    about.append(("compiled", distinct(_compiled(record) for record in found)))
     hours = sum(float(record.summary.get("seconds") or 0) for record in found) / 3600
     about.append(("training time", f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"))
     about.append(("made", comparison.updated))
     return [(name, value) for name, value in about if value]
 
 
+def _compiled(record: Record) -> str:
+    """Whether the network was compiled, where the record says it."""
+    for place in (record.config, record.environment):
+        for name in ("compiled", "compile"):
+            if place.get(name) is not None:
+                return {True: "yes", False: "no"}.get(place[name], str(place[name]))
+    return "not recorded"
+
+
+def _seeds(comparison: Comparison) -> str:
+    """Which seeds every entry was asked for; entries of the same seeds together."""
+    by_seeds: dict[str, list[str]] = {}
+    for (id, variant), cell in comparison.cells.items():
+        by_seeds.setdefault(", ".join(map(str, cell.runs)), []).append(f"{id} ({variant})")
+    if len(by_seeds) == 1:
+        return f"{next(iter(by_seeds))} in every entry"
+    return "; ".join(f"{seeds}: {', '.join(ids)}" for seeds, ids in by_seeds.items())
+
+
 def _row(comparison: Comparison, experiment: Experiment) -> Row:
     what = [experiment.layer, experiment.optimizer.upper() if experiment.optimizer == "sgd" else "Adam"]
     what += [f"{experiment.groups} groups"] if experiment.groups else []
     what += ["augmented"] if experiment.augment else []
-    recorded = [f"{value:.1f}" if value is not None else "NaN" for value in experiment.recorded]
-    cells = tuple(_cell(comparison.cell(experiment.id, variant)) for variant in VARIANTS)
-    return Row(experiment.id, ", ".join(what), " and ".join(recorded), cells)
+    # What was intended answers the question, and stands first.
+    cells = tuple(_cell(comparison.cell(experiment.id, variant)) for variant in reversed(VARIANTS))
+    told = recorded.in_words(experiment) if recorded.is_cifar10(comparison.dataset) else ""
+    return Row(experiment.id, ", ".join(what), told, cells)
 
 
 def _cell(cell: Cell) -> tuple[str, tuple[str, ...]]:
@@ -88,15 +111,30 @@ def _cell(cell: Cell) -> tuple[str, tuple[str, ...]]:
     train = percent(summarize(cell.last("train_accuracy")))
     remarks = [f"best epoch {best}"] if best and best != last else []
     remarks += [f"training {train}"] if train else []
-    for status in ("diverged", "failed", "stopped", "running"):
-        count = len(cell.with_status(status))
-        remarks += [f"{status} {count} of {len(cell.runs)}"] if count else []
-    absent = len(cell.runs) - len(cell.records)
-    remarks += [f"not run {absent} of {len(cell.runs)}" if cell.records else "not run"] if absent else []
+    remarks += _endings(cell)
     if cell.same_as is not None:
         id, variant = cell.same_as
         remarks.append(f"same run as {variant if id == cell.experiment.id else id}")
     return last, tuple(remarks)
+
+
+def _endings(cell: Cell) -> list[str]:
+    """How many runs did not finish, by state, and how each of them ended; none of them is in a mean."""
+    told = []
+    for state, count in outcomes.tally(cell.runs.values()).items():
+        if state == "finished":
+            continue
+        ends = [
+            outcomes.end(record).removeprefix(state).strip() + (f" (seed {seed})" if len(cell.runs) > 1 else "")
+            for seed, record in cell.runs.items()
+            if outcomes.state(record) == state
+        ]
+        told.append(f"{state} {count} of {len(cell.runs)}" + (f": {'; '.join(ends)}" if state != "not run" else ""))
+    lost, ended = (sum(len(cell.with_status(s)) for s in some) for some in (("diverged",), ("diverged", "finished")))
+    if lost and ended == len(cell.runs) > 1:
+        low, high = evidence.wilson(lost, ended)
+        told.append(f"rate of divergence {100 * low:.0f} to {100 * high:.0f} % at {100 * evidence.LEVEL:.0f} %")
+    return told
 
 
 def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
@@ -105,7 +143,9 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
         if any(own.name == record.name for own in cell.records):
             served[variant].append(id)
     if served["published"] == served["intended"]:
-        what = [", ".join(served["intended"]) or str(record.dataset.get("name", ""))]
+        seed = (record.config.get("seeds") or {}).get("model")
+        alone = f"{record.config.get('layer')}, seed {seed}, on {record.dataset.get('name', 'data of no name')}"
+        what = [", ".join(served["intended"]) or alone]
     else:
         what = [f"{', '.join(ids)} ({variant})" for variant, ids in served.items() if ids]
     # Where the groups asked for do not divide a width, fewer are in force.
@@ -114,7 +154,6 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
     if fitted:
         what.append("groups: " + ", ".join(f"{groups} at width {width}" for width, groups in fitted.items()))
     last = record.summary.get("last") or {}
-    speeds = [epoch["images_per_second"] for epoch in record.metrics if epoch.get("images_per_second")]
     parameters = record.summary.get("parameters")
     return (
         record.name,
@@ -126,9 +165,15 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
             for key in ("train_accuracy", "val_accuracy")
         ),
         f"{parameters:,}" if isinstance(parameters, int) else "–",
-        f"{statistics.median(speeds):.0f}" if speeds else "–",
+        speed(record),
         f"{float(record.summary.get('seconds') or 0) / 60:.1f}",
     )
+
+
+def speed(record: Record) -> str:
+    """Training images a second, the median epoch's."""
+    speeds = [epoch["images_per_second"] for epoch in record.metrics if epoch.get("images_per_second")]
+    return f"{statistics.median(speeds):.0f}" if speeds else "–"
 
 
 def distinct(values: Iterable[Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from evonorm.lab import records
 from evonorm.lab.errors import UserError
-from evonorm.lab.records import Record
+from evonorm.lab.records import Record, Unread
 
 # The files of the experiments that are read so.
 LEARNING_RATE, BATCH_SIZE, ARCHITECTURES = "learning-rate-*.json", "batch-size-*.json", "architectures-*.json"
@@ -50,6 +50,7 @@ class Trials(Generic[PlaceT]):
     """points: a layer's places that every layer has run, with every seed that every layer has run there.
 
     missing: planned runs that have not ended, or that another layer lacks. others: files of the same kind beside it.
+    unread: planned runs that cannot be read; they are missing too.
     """
 
     budget: Mapping[str, Any]
@@ -59,6 +60,7 @@ class Trials(Generic[PlaceT]):
     missing: int
     name: str
     others: tuple[str, ...]
+    unread: tuple[Unread, ...] = ()
 
     @property
     def chance(self) -> float:
@@ -157,15 +159,17 @@ def read(
         budget, dataset = dict(content["budget"]), dict(content["dataset"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / chosen} is not an experiment that can be read: {error!r}; delete it") from error
-    runs = {run for _, _, run in entries if (folder / run / "config.json").exists()}
-    found = {run: records.read(folder / run) for run in sorted(runs)}
+    runs = sorted({run for _, _, run in entries if records.is_run(folder / run)})
+    there = records.read_these(folder / run for run in runs)
+    found = {record.name: record for record in there.records}
     values: dict[str, dict[tuple[PlaceT, int], float | None]] = {layer: {} for layer, _, _ in entries}
     for layer, place, run in entries:
         if run in found and found[run].status in ("finished", "diverged"):
             values[layer][place] = _value(found[run])
     shared = set.intersection(*(set(of_layer) for of_layer in values.values())) if values else set()
     if not shared:
-        raise UserError(f"nothing in {folder / chosen} has ended for every layer yet; repeat `evonorm reproduce`")
+        lost = "".join(f"; {one}" for one in there.unread)
+        raise UserError(f"nothing in {folder / chosen} has ended for every layer yet; repeat `evonorm reproduce`{lost}")
     chance = 1 / max(1, len(dataset["classes"]))
     return Trials(
         budget,
@@ -175,6 +179,7 @@ def read(
         len(entries) - len(shared) * len(values),
         chosen,
         tuple(other for other in names if other != chosen),
+        there.unread,
     )
 
 

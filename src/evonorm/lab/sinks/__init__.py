@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol
 
 from evonorm.lab import records
 from evonorm.lab.progress import Watch
+from evonorm.lab.record_shape import FIGURES
 from evonorm.lab.records import Record
 
-SCALARS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "seconds")
+SCALARS = FIGURES
 
 
 @dataclass(frozen=True)

@@ -309,7 +309,7 @@ def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Trial]]:
 def identity(sweep: Sweep) -> dict[str, Any]:
     """What makes a sweep this one: all but how long it goes on, and its words."""
     content = asdict(sweep)
-    for key in ("run_cap", "name", "description", "notes", "program", "command"):
+    for key in ("run_cap", "name", "description", "notes", "program", "command", "file"):
         del content[key]
     if content["metric"] and content["metric"]["impute_while_running"] is None:
         del content["metric"]["impute_while_running"]  # sweeps from before it was a field go on
@@ -323,6 +323,7 @@ def _agree(sweep: Sweep, target: Target, folder: Path, seed: int | None) -> int:
     content: dict[str, Any] = {
         "schema": 1,
         "name": sweep.name,
+        "file": sweep.file,
         "description": sweep.description,
         "sweep": identity(sweep),
         "runs": json.loads(json.dumps(target.describe())),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -72,7 +72,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file as it will be run. parameters: in W&B's order, by name; notes: what was changed or ignored."""
+    """A sweep file as it will be run. parameters: in W&B's order, by name; notes: what was changed or ignored.
+
+    file: its name.
+    """
 
     method: Method
     parameters: tuple[Parameter, ...]
@@ -84,6 +87,7 @@ class Sweep:
     program: str | None = None
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    file: str | None = None
 
     def nested(self, values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
         """Values by path as the nested dict that a trial gets."""
@@ -103,7 +107,7 @@ def read(path: Path) -> Sweep:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        return parse(document.loads(text, is_json=path.suffix == ".json"))
+        return replace(parse(document.loads(text, is_json=path.suffix == ".json")), file=path.name)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
