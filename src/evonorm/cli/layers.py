@@ -5,30 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
-
-from evonorm.cli.common import FAILED, INTERRUPTED
+from evonorm.cli.common import FAILED, INTERRUPTED, require_folder
+from evonorm.cli.parsing import Parser
 from evonorm.lab.bench import options as bench_options
 
 
 def add(commands: Any) -> None:
     """Adds the three commands."""
-    bench = ArgumentParser(
+    bench = Parser(
         description="Measure the layers beside their rivals: time, times faster than torch's BatchNorm with ReLU and "
         "than timm, time over what memory alone takes, tensors saved for backward, peak memory. One process, "
         "implementations in turn, medians. Ours are checked against float64 first: what is wrong shows no speed, and "
         "the exit code is 1. Ctrl-C prints what was measured so far. "
-        "Start with `evonorm bench`; then --preset mini-inception, --shape 32,64,56,56, --network."
+        "Start with `evonorm bench`; then --preset mini-inception, --shape 32,64,56,56, --network.",
+        example="evonorm bench --layers evonorm-s0 --shape 32,64,56,56",
     )
     bench_options.add_arguments(bench)
     commands.add_subcommand("bench", bench, help="how fast the layers are here")
 
-    layers = ArgumentParser(description="Print the table of layers: name, formula, parameters, source.")
+    layers = Parser(
+        description="Print the table of layers: name, formula, parameters, source.", example="evonorm layers"
+    )
     commands.add_subcommand("layers", layers, help="the table of layers")
 
-    plan = ArgumentParser(
+    plan = Parser(
         description="Print what putting a layer into a model would do: every normalization, what follows it, whether "
-        "it is replaced and why. In Python: evonorm.convert(model, layer)."
+        "it is replaced and why. In Python: evonorm.convert(model, layer).",
+        example="evonorm plan resnet50 evonorm-s0 --groups 16",
     )
     plan.add_argument("model", help="mini-inception, a model of torchvision, as in resnet50, or timm:NAME")
     plan.add_argument("layer", help="a layer of `evonorm layers`")
@@ -74,6 +77,8 @@ def plan(options: Any) -> int:
 
     values = dict(options.as_dict())
     file = values.pop("json")
+    if file is not None:
+        require_folder("--json", Path(file))
     made = plan_of(values.pop("model"), values.pop("layer"), **values)
     print(made)
     if file is not None:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser
-
 from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, sinks
+from evonorm.cli.parsing import Parser
 from evonorm.lab import architectures, batch_sizes, ladder
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
@@ -22,14 +21,15 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Adds the command."""
-    reproduce = ArgumentParser(
+    reproduce = Parser(
         description="Run an experiment and write its page. Finished runs are kept, stopped ones go on: repeat the "
         "command to resume. "
         "report: the report's runs, as published (its EvoNorm layers were identities) and as intended. "
         "learning-rate: every layer at its own best learning rate, with equal trials: SGD and Adam, raw and "
         "standardized pixels. "
         "batch-size: what layers are worth as batches shrink. "
-        "architectures: each layer in each network, one table."
+        "architectures: each layer in each network, one table.",
+        example="evonorm reproduce --data digits --only s0-g8 --out runs",
     )
     reproduce.add_argument(
         "--experiment",
