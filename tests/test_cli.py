@@ -37,7 +37,7 @@ def test_every_field_is_an_option_with_help(capsys: pytest.CaptureFixture[str]) 
         cli.main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for field in fields(TrainConfig):
-        assert f"--{field.name}" in shown
+        assert ("--seed" if field.name == "seeds" else f"--{field.name.replace('_', '-')} ") in shown
     assert "per batch, learning rate / (1 + decay * batches so far)" in shown
     with pytest.raises(SystemExit):
         cli.main(["reproduce", "--help"])
@@ -94,6 +94,7 @@ def test_divergence_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixt
         (["reproduce", "--only", "b7"], "no experiment is called 'b7'"),
         (["reproduce", "--models", "resnet18"], "--models is for --experiment architectures: got --experiment report"),
         (["reproduce", "--experiment", "architectures", "--models", "resnet19"], "no model is called 'resnet19'"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["report", "nowhere"], "there is no folder nowhere"),
         (["train", "--device", "tpu", *TINY], "device must be auto, cpu or cuda"),
     ],
@@ -119,7 +120,6 @@ def test_a_users_mistake_is_told_without_a_traceback(
         (["train", "--epochs", "many"], "epochs"),
         (["train", "--precision", "fp8"], "precision"),
         (["reproduce", "--budget", "huge"], "budget"),
-        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["trian"], "trian"),
         ([], "COMMAND"),
     ],

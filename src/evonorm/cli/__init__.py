@@ -8,6 +8,7 @@ import os
 import sys
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 
 from evonorm import __version__
 
@@ -109,4 +110,4 @@ def _normalized(arguments: list[str]) -> list[str]:
 
 def _sweep_word(word: str) -> bool:
     """Whether it is a command below `sweep`, or was to be one; else it is the sweep file, its `run` left out."""
-    return word in sweep.WORDS or (not os.path.exists(word) and "." not in word and bool(near(word, sweep.WORDS)))
+    return word in sweep.WORDS or (not Path(word).exists() and "." not in word and bool(near(word, sweep.WORDS)))

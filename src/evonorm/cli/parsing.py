@@ -70,7 +70,13 @@ class Parser(ArgumentParser):  # type: ignore[misc]
     """A command's parser. example: a command line that works as it stands, shown below the help."""
 
     def __init__(self, *, description: str, example: str, **given: Any) -> None:
-        super().__init__(description=description, epilog=f"Example: {example}", formatter_class=HelpFormatter, **given)
+        super().__init__(
+            description=description,
+            epilog=f"Example: {example}",
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+            **given,
+        )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong in one line, with what may have been meant, and exits with code 2."""

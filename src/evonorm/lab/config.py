@@ -141,8 +141,14 @@ class TrainConfig:
         _require(self, "norm_momentum", lambda value: 0 <= value <= 1, "in [0, 1]")
         _require(self, "step_factor", lambda value: 0 < value <= 1, "in (0, 1]")
         _require(self, "warmup_epochs", lambda value: value < self.epochs, f"below epochs={self.epochs}")
+
+    def check_used(self) -> None:
+        """Raises UserError for an option that the others leave without effect, as a person may have meant another."""
         if self.schedule != "decay" and self.decay:
-            raise UserError(f"decay={self.decay} is of schedule=decay: got schedule={self.schedule}; leave decay out")
+            raise UserError(
+                f"decay={self.decay:g} is of schedule=decay: got schedule={self.schedule}; leave decay out, or say "
+                "weight_decay if the parameters are to decay"
+            )
         if self.schedule != "step" and self.step_epochs is not None:
             raise UserError(
                 f"step_epochs={self.step_epochs} is of schedule=step: got schedule={self.schedule}; "
@@ -172,7 +178,7 @@ class TrainConfig:
             groups=self.groups if grouped else None,
             norm_eps=self.norm_eps if self.norm_eps is not None else eps,
             learning_rate=self.learning_rate if self.learning_rate is not None else (1e-2 if sgd else 1e-3),
-            decay=self.decay if self.decay is not None else _default_decay(self),
+            decay=_decay(self),
             step_epochs=(self.step_epochs or max(1, self.epochs // 3)) if stepped else None,
             step_factor=self.step_factor if stepped else TrainConfig.step_factor,
             momentum=self.momentum if sgd else 0.0,
@@ -187,8 +193,12 @@ _COUNTS = (
 )
 
 
-def _default_decay(config: TrainConfig) -> float:
-    return 1e-2 / config.epochs if config.optimizer == "sgd" and config.schedule == "decay" else 0.0
+def _decay(config: TrainConfig) -> float:
+    if config.schedule != "decay":
+        return 0.0
+    if config.decay is not None:
+        return config.decay
+    return 1e-2 / config.epochs if config.optimizer == "sgd" else 0.0
 
 
 def _require(config: TrainConfig, name: str, holds: Any, must: str) -> None:

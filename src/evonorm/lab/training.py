@@ -45,6 +45,7 @@ def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfi
 
 def check(config: TrainConfig, out: Path | None = None) -> None:
     """Raises UserError for what can be known to be wrong before there is data: names, the device, the place of runs."""
+    config.check_used()
     resolve(config)
     if out is not None:
         above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
