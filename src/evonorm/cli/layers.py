@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any, Literal
 
 from evonorm.cli.common import FAILED, INTERRUPTED, require_folder
 from evonorm.cli.parsing import Parser
 from evonorm.lab.bench import options as bench_options
+
+_STARTS = "weight, v and running_var start at 1; bias, tau and running_mean at 0; each has one value a channel"
 
 
 def add(commands: Any) -> None:
@@ -63,12 +68,31 @@ def layers(options: Any) -> int:
     from evonorm.layers.table import TABLE
 
     width = max(len(row.name) for row in TABLE)
+    # A terminal is folded at words; a pipe gets whole lines.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in TABLE:
         own = ", ".join([*(("weight", "bias") if row.affine else ()), *row.parameters, *row.running]) or "none"
-        print(f"{row.name:{width}}  y = {row.text}")
-        print(f"{'':{width}}  parameters: {own}. Source: {row.source}")
-    print("\nweight, v and running_var start at 1; bias, tau and running_mean at 0; each has one value a channel")
+        print(_folded(f"{row.name:{width}}  y = {row.text}", columns, width + 2))
+        print(_folded(f"{'':{width}}  parameters: {own}. Source: {row.source}", columns, width + 2))
+    print()
+    print(_folded(_STARTS, columns, 0))
     return 0
+
+
+def _folded(line: str, columns: int | None, indent: int) -> str:
+    if columns is None or len(line) <= columns:
+        return line
+    folded = textwrap.wrap(
+        line.strip(),
+        max(columns, 40),
+        initial_indent=" " * (len(line) - len(line.lstrip())),
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
+    return "\n".join(folded)
 
 
 def plan(options: Any) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, sinks
 from evonorm.cli.parsing import Parser
 from evonorm.lab import architectures, batch_sizes, ladder
+from evonorm.lab.config import Seeds
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
 
@@ -113,6 +114,7 @@ def run(options: Any) -> int:
     from evonorm.lab.report import page
     from evonorm.lab.reproduce import reproduce
     from evonorm.lab.sweep import executors
+    from evonorm.lab.training import check_place
 
     _only_for(options, ("report",), ("only", "variant"))
     _only_for(options, ("learning-rate",), ("optimizers", "pixels", "learning_rates"))
@@ -121,8 +123,11 @@ def run(options: Any) -> int:
     _only_for(options, ("learning-rate", "batch-size", "architectures"), ("layers",))
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers must be at least 1: got {options.workers}")
+    for seed in options.seeds or ():
+        Seeds(model=seed)
     console = Console()
     out = Path(options.out)
+    check_place(out)
     plan, dataset = _planned(options, out, console)
     reproduce(
         plan,

@@ -48,11 +48,16 @@ def check(config: TrainConfig, out: Path | None = None) -> None:
     config.check_used()
     resolve(config)
     if out is not None:
-        above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-        if not above.is_dir():
-            raise UserError(f"cannot make runs in {out}: {above} is a file; choose another --out")
-        if not os.access(above, os.W_OK):
-            raise UserError(f"cannot make runs in {out}: {above} may not be written; choose another --out")
+        check_place(out)
+
+
+def check_place(out: Path) -> None:
+    """Raises UserError if no runs can be made in `out`, or it cannot be made itself."""
+    above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise UserError(f"cannot make runs in {out}: {above} is a file; choose another --out")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"cannot make runs in {out}: {above} may not be written; choose another --out")
 
 
 def name_of(config: TrainConfig, fingerprint: str) -> str:
