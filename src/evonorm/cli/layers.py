@@ -68,8 +68,7 @@ def layers(options: Any) -> int:
     from evonorm.layers.table import TABLE
 
     width = max(len(row.name) for row in TABLE)
-    # A terminal is folded at words; a pipe gets whole lines.
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    columns = _columns()
     for row in TABLE:
         own = ", ".join([*(("weight", "bias") if row.affine else ()), *row.parameters, *row.running]) or "none"
         print(_folded(f"{row.name:{width}}  y = {row.text}", columns, width + 2))
@@ -77,6 +76,11 @@ def layers(options: Any) -> int:
     print()
     print(_folded(_STARTS, columns, 0))
     return 0
+
+
+def _columns() -> int | None:
+    """Where lines are folded, at words: a terminal's width. None for a pipe, which gets whole lines."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _folded(line: str, columns: int | None, indent: int) -> str:
@@ -104,7 +108,9 @@ def plan(options: Any) -> int:
     if file is not None:
         require_folder("--json", Path(file))
     made = plan_of(values.pop("model"), values.pop("layer"), **values)
-    print(made)
+    columns = _columns()
+    for line in str(made).splitlines():
+        print(_folded(line, columns, min(line.rfind("  ") + 2, 30)))
     if file is not None:
         Path(file).write_text(made.to_json() + "\n", encoding="utf-8")
         print(f"plan: {file}")

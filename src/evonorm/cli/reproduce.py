@@ -110,7 +110,7 @@ def run(options: Any) -> int:
     """Runs it; the exit code."""
     from rich.console import Console
 
-    from evonorm.lab.campaign import results_table
+    from evonorm.lab.campaign import print_table, results_table
     from evonorm.lab.report import page
     from evonorm.lab.reproduce import reproduce
     from evonorm.lab.sweep import executors
@@ -146,7 +146,7 @@ def run(options: Any) -> int:
         sinks=sinks(options.wandb, options.tensorboard),
     )
     if len(plan.runs) <= 24:
-        console.print(results_table(plan.runs))
+        print_table(console, results_table(plan.runs, width=console.width if console.is_terminal else None))
     written = out / ("report.html" if options.experiment == "report" else f"{options.experiment}.html")
     page.write(out, written, comparison=plan.listing.name)
     console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)

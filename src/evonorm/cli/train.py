@@ -118,11 +118,12 @@ def run(options: Any) -> int:
 
 def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps: int, file: str | None) -> int:
     from evonorm.lab import records
+    from evonorm.lab.campaign import print_table
     from evonorm.lab.profile import profile
     from evonorm.lab.progress import Plain
 
     result = profile(config, dataset, steps=steps, watch=Plain(console))
-    console.print(result.table())
+    print_table(console, result.table())
     console.print(result.notes(), markup=False, highlight=False, soft_wrap=True)
     if file is not None:
         records.write_json(Path(file), result.as_json())
