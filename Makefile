@@ -29,11 +29,13 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Made anew only when their sources change. Without a compiler everything works, slower.
+# Made anew when their sources change, and tried again as long as they could not be built: a build that failed leaves no
+# kernels.ready, and no library of older sources. Without a compiler everything works, slower.
 build/kernels.ready: CMakeLists.txt $(wildcard src/evonorm/layers/kernels/csrc/*) $(VENV)/ready
-	$(call build,build/kernels) && $(BIN)/cmake --install build/kernels --prefix src \
-	  || echo "evonorm: the kernels could not be built; the layers are composed of tensor operations"
-	touch $@
+	@if $(call build,build/kernels) && $(BIN)/cmake --install build/kernels --prefix src; then touch $@; else \
+	  rm -rf build/kernels $@ src/evonorm/layers/kernels/evonorm_kernels.*; \
+	  echo "evonorm: the kernels could not be built (above is why); the layers are composed of tensor operations," \
+	    "and the next make tries again"; fi
 
 build = PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B $(1) -G Ninja --log-level=WARNING $(2) && $(BIN)/cmake --build $(1)
 

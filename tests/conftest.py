@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from evonorm.layers import kernels
+
 
 @pytest.fixture
 def nan_filled_memory() -> Iterator[None]:
@@ -20,3 +22,14 @@ def nan_filled_memory() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without kernels the layers say so once; everywhere else warnings are errors."""
+    if not kernels.available():
+        config.addinivalue_line("filterwarnings", "ignore:evonorm. the kernels .*:UserWarning")
+
+
+def pytest_report_header() -> str | None:
+    """What is left out, and why, where there are no kernels."""
+    return None if kernels.available() else f"evonorm: the kernels' tests are skipped: {kernels.reason()}"

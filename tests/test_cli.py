@@ -12,6 +12,7 @@ import pytest
 from evonorm import cli, names
 from evonorm.lab import records
 from evonorm.lab.config import TrainConfig
+from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import EXPERIMENTS
 
 TINY = ["--data", "digits", "--train-images", "20", "--test-images", "10", "--epochs", "1", "--precision", "fp32"]
@@ -37,7 +38,7 @@ def test_every_field_is_an_option_with_help(capsys: pytest.CaptureFixture[str]) 
         cli.main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for field in fields(TrainConfig):
-        assert f"--{field.name}" in shown
+        assert ("--seed" if field.name == "seeds" else f"--{field.name.replace('_', '-')} ") in shown
     assert "per batch, learning rate / (1 + decay * batches so far)" in shown
     with pytest.raises(SystemExit):
         cli.main(["reproduce", "--help"])
@@ -94,6 +95,7 @@ def test_divergence_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixt
         (["reproduce", "--only", "b7"], "no experiment is called 'b7'"),
         (["reproduce", "--models", "resnet18"], "--models is for --experiment architectures: got --experiment report"),
         (["reproduce", "--experiment", "architectures", "--models", "resnet19"], "no model is called 'resnet19'"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["report", "nowhere"], "there is no folder nowhere"),
         (["train", "--device", "tpu", *TINY], "device must be auto, cpu or cuda"),
     ],
@@ -119,7 +121,6 @@ def test_a_users_mistake_is_told_without_a_traceback(
         (["train", "--epochs", "many"], "epochs"),
         (["train", "--precision", "fp8"], "precision"),
         (["reproduce", "--budget", "huge"], "budget"),
-        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["trian"], "trian"),
         ([], "COMMAND"),
     ],
@@ -157,3 +158,100 @@ def test_reproduce_end_to_end(
     assert cli.main(arguments) == 0
     assert (tmp_path / "report.html").exists()
     assert f"page: {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--layer", "evonrm-s0"], "no layer is called 'evonrm-s0'"),
+        (["train", "--layer", ""], "no layer is called ''"),
+        (["train", "--model", "resnt18"], "no model is called 'resnt18'; did you mean 'resnet18'"),
+        (["train", "--model", ""], "no model is called ''"),
+        (["train", "--device", "gpu"], "device must be auto, cpu or cuda"),
+        (["train", "--groups", "0"], "groups must be at least 1: got groups=0"),
+        (["train", "--weight-decay", "-1"], "weight_decay must be 0 or above"),
+        (["train", "--schedule", "cosine", "--decay", "1e-4"], "say weight_decay if the parameters are to decay"),
+        (["train", "--seed", "-1"], "seeds must be between 0 and 2^63 - 1"),
+        (["train", "--profile", "0"], "--profile must be at least 1 step: got 0"),
+        (["train", "--profile", "2", "--profile-json", "no/such/file.json"], "there is no folder no/such"),
+        (["train", "--out", "a-file"], "is a file; choose another --out"),
+        (["train", "--out", "a-file/below"], "is a file; choose another --out"),
+        (["reproduce", "--out", "a-file/below"], "is a file; choose another --out"),
+        (["reproduce", "--only", "b7"], "no experiment is called 'b7'"),
+        (["reproduce", "--experiment", "learning-rate", "--layers", "b0"], "no layer is called 'b0'"),
+        (["reproduce", "--seeds", "-1"], "seeds must be between 0 and 2^63 - 1"),
+        (["reproduce", "--workers", "0"], "--workers must be at least 1"),
+    ],
+)
+def test_what_is_wrong_is_told_before_there_is_data_or_a_folder(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def fetched(*_: object, **__: object) -> None:
+        pytest.fail("data were fetched")
+
+    monkeypatch.setattr("evonorm.lab.data.load", fetched)
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").write_text("")
+    assert cli.main(arguments) == cli.USER_ERROR
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet"])
+@pytest.mark.parametrize("place", ["nowhere/table", ".", "a-file/table"])
+def test_export_to_a_place_that_is_none(
+    option: str, place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a-file").write_text("")
+    assert cli.main(["export", ".", option, place]) == cli.USER_ERROR
+    told = capsys.readouterr().err
+    assert told.startswith(f"evonorm: {option} {place}")
+    assert "name another file" in told or "name a file" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["report", ".", "-o", "nowhere/page.html"], ["plan", "resnet18", "bn-relu", "--json", "nowhere/plan.json"]],
+    ids=lambda a: a[0],
+)
+def test_pages_and_plans_to_a_missing_folder(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == cli.USER_ERROR
+    assert "there is no folder nowhere; make it, or name another file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "file", "expected"),
+    [
+        ([], "", (0, 0, 0, 0)),
+        (["--seed", "7"], "", (7, 7, 7, 7)),
+        (["--seed", "7", "--seeds.order", "0"], "", (7, 0, 7, 7)),
+        (["--seeds.subset", "3", "--seed", "7"], "", (7, 7, 7, 3)),
+        ([], "seed: 5\nseeds: {augmentation: 1}\n", (5, 5, 1, 5)),
+        (["--seed", "6"], "seed: 5\nseeds: {model: 2}\n", (2, 6, 6, 6)),
+        ([], "seeds: {model: 4, subset: 2}\n", (4, 0, 0, 2)),
+    ],
+)
+def test_one_seed_for_all_and_single_ones(
+    given: list[str], file: str, expected: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[TrainConfig] = []
+
+    def caught(config: TrainConfig, out: Path | None) -> None:
+        found.append(config)
+        raise UserError("enough")
+
+    monkeypatch.setattr("evonorm.lab.training.check", caught)
+    if file:
+        (tmp_path / "run.yaml").write_text(file)
+        given = ["--config", str(tmp_path / "run.yaml"), *given]
+    assert cli.main(["train", *given]) == cli.USER_ERROR
+    seeds = found[0].seeds
+    assert (seeds.model, seeds.order, seeds.augmentation, seeds.subset) == expected

@@ -21,6 +21,11 @@ OTHER = {
     "optimizer": "adam",
     "learning_rate": 0.5,
     "decay": 0.5,
+    "schedule": "cosine",
+    "step_epochs": 3,
+    "step_factor": 0.5,
+    "warmup_epochs": 0.5,
+    "weight_decay": 0.5,
     "momentum": 0.5,
     "clip_norm": 0.5,
     "epochs": 3,
@@ -93,3 +98,64 @@ def test_groups_do_not_name_a_layer_without_groups() -> None:
 def test_values_out_of_range(field: str, value: float, must: str) -> None:
     with pytest.raises(UserError, match=f"{field} must be {must}: got {field}="):
         TrainConfig(**{field: value})
+
+
+# As the runs of the report's comparison on an H200 recorded them, before there were schedules and weight decay.
+RECORDED = {
+    "evonorm-s0-g8-sgd-ddb04b2adc34": {"groups": 8},
+    "evonorm-s0-g16-sgd-aug-c4850d6f3d99": {"groups": 16, "augment": True},
+    "bn-relu-adam-2c6d613bdf85": {"layer": "bn-relu", "optimizer": "adam", "norm_eps": 1e-3, "norm_momentum": 0.01},
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_runs_from_before_there_were_schedules_keep_their_names(name: str) -> None:
+    given = {"precision": "bf16", "backend": "reference", **RECORDED[name]}
+    resolved = TrainConfig(**given).resolved(precision="bf16", grouped="layer" not in given, eps=1e-5)  # type: ignore[arg-type]
+    assert run_name(resolved, "fd05f04e6541c592") == name
+
+
+def test_what_a_schedule_does_not_use_names_no_run() -> None:
+    def name(**given: object) -> str:
+        config = TrainConfig(**given).resolved(precision="fp32", grouped=True, eps=1e-5)  # type: ignore[arg-type]
+        return run_name(config, "f")
+
+    assert name(step_epochs=7, step_factor=0.5) == name()
+    assert name(schedule="cosine", decay=0.5, step_epochs=7) == name(schedule="cosine")
+    assert name(schedule="step") == name(schedule="step", step_epochs=20) != name(schedule="step", step_epochs=30)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"groups": 0}, "groups must be at least 1: got groups=0"),
+        ({"groups": -8}, "groups must be at least 1: got groups=-8"),
+        ({"learning_rate": float("inf")}, "learning_rate must be above 0: got learning_rate=inf"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0: got learning_rate=nan"),
+        ({"decay": float("nan")}, "decay must be 0 or above"),
+        ({"weight_decay": -1e-4}, "weight_decay must be 0 or above: got weight_decay=-0.0001"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs must be 0 or above"),
+        ({"warmup_epochs": 60.0}, "warmup_epochs must be below epochs=60: got warmup_epochs=60.0"),
+        ({"step_epochs": 0, "schedule": "step"}, "step_epochs must be at least 1"),
+        ({"step_factor": 0.0}, r"step_factor must be in \(0, 1\]: got step_factor=0.0"),
+        ({"dropout": 1.0}, "dropout must be in"),
+        ({"norm_momentum": float("nan")}, "norm_momentum must be in"),
+    ],
+)
+def test_numbers_that_cannot_be(given: dict[str, float], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        TrainConfig(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_cannot_be(seed: int) -> None:
+    with pytest.raises(UserError, match=rf"seeds must be between 0 and 2\^63 - 1: got seeds.order={seed}"):
+        Seeds(order=seed)
+
+
+def test_an_option_without_effect_is_told() -> None:
+    with pytest.raises(UserError, match=r"decay=0.0001 is of schedule=decay.*say weight_decay"):
+        TrainConfig(schedule="cosine", decay=1e-4).check_used()
+    with pytest.raises(UserError, match=r"step_epochs=30 is of schedule=step: got schedule=decay"):
+        TrainConfig(step_epochs=30).check_used()
+    TrainConfig(schedule="step", step_epochs=30, weight_decay=1e-4).check_used()

@@ -94,11 +94,12 @@ def test_state_survives_a_checkpoint(kind: str) -> None:
     results = []
     for interrupted in (False, True):
         parameter = torch.nn.Parameter(torch.linspace(-1, 1, 5))
-        optimizer = make(config, [parameter])
+        model = torch.nn.ParameterList([parameter])
+        optimizer = make(config, model, steps_per_epoch=4)
         for step in range(6):
             if interrupted and step == 3:
                 state = optimizer.state_dict()
-                optimizer = make(config, [parameter])
+                optimizer = make(config, model, steps_per_epoch=4)
                 optimizer.load_state_dict(state)
             parameter.grad = parameter.detach() * (step + 1)
             optimizer.step()

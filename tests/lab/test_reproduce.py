@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from evonorm.lab import architectures, batch_sizes, campaign, experiments, ladder, records, reproduce
+from evonorm.lab import architectures, batch_sizes, campaign, experiments, ladder, machine, records, reproduce
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import Budget
 from evonorm.lab.report import architectures as architectures_page
@@ -19,6 +19,8 @@ from evonorm.lab.report.comparison import read
 from evonorm.lab.sweep.executors import InThisProcess, Processes
 from evonorm.lab.sweep.training import Training
 from evonorm.lab.sweep.trial import Job, Outcome, Reporter
+from evonorm.lab.training import run_folder
+from evonorm.layers import kernels
 from tests.lab.pictures import pictures, written
 
 TINY = Budget("tiny", 1, 16, 8, "a test")
@@ -250,3 +252,31 @@ def test_a_rung_changes_nothing_but_its_place() -> None:
     ]
     varied = {name for other in others for name, value in vars(other).items() if value != getattr(first, name)}
     assert varied == {"learning_rate", "optimizer", "standardize", "seeds"}
+
+
+def test_a_second_command_on_one_folder_is_refused_with_words(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def second(job: Job) -> None:
+        with pytest.raises(UserError) as caught:
+            comparison(tmp_path, console())
+        refused.append(str(caught.value))
+
+    plan = comparison(tmp_path, console(), second)
+    assert {run.status for run in plan.runs} <= {"finished", "diverged"}
+    assert refused
+    for told in refused:
+        assert told.startswith(f"another command is training the runs in {tmp_path} (process ")
+        assert told.endswith("); wait for it, or choose another --out")
+
+
+def test_the_plan_carries_what_its_machine_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned on a machine with bf16 and kernels, trained on one with neither: the same folders."""
+    monkeypatch.setattr(machine, "fast_precision", lambda device: ("bf16", "a test"))
+    monkeypatch.setattr(kernels, "_REASON", None)
+    plan = reproduce.comparison(pictures(), tmp_path, budget="tiny")
+    assert {run.config.precision for run in plan.runs} == {"bf16"}
+    monkeypatch.setattr(machine, "fast_precision", lambda device: ("fp32", "a test"))
+    monkeypatch.setattr(kernels, "_REASON", "not built")
+    for run in plan.runs:
+        assert run_folder(run.config, pictures(), tmp_path).name == run.name

@@ -22,6 +22,7 @@ from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent
 from evonorm.lab.run import Run
+from evonorm.lab.stopping import locked
 from evonorm.lab.training import resolve, run_folder, train
 from evonorm.layers import kernels
 from tests.lab.pictures import pictures
@@ -284,3 +285,109 @@ def test_ours_run_fused_and_the_rivals_as_torch_has_them() -> None:
         UserError, match="backend=kernel does not serve none here: none has no kernel; use backend=auto"
     ):
         resolve(TrainConfig(layer="none", backend="kernel"))
+
+
+SHORT = replace(CONFIG, epochs=1, train_images=16, test_images=8)
+
+
+def test_the_name_is_the_same_without_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names a run is the experiment: one planned where kernels were is found where none are, and goes on there."""
+    names = {}
+    for reason in (None, "the library was not built"):
+        monkeypatch.setattr(kernels, "_REASON", reason)
+        names[reason] = [run_folder(replace(CONFIG, layer=layer), pictures(), tmp_path).name for layer in LAYERS]
+    assert len({tuple(found) for found in names.values()}) == 1
+    assert resolve(CONFIG)[0].backend == "reference"
+    record = train(SHORT, pictures(), tmp_path)
+    monkeypatch.setattr(kernels, "_REASON", None)
+    assert run_folder(SHORT, pictures(), tmp_path).name == record.name
+    assert train(SHORT, pictures(), tmp_path).metrics == record.metrics
+
+
+LAYERS = ("evonorm-s0", "evonorm-b0", "bn-relu", "gn-silu", "frn-tlu", "none", "evonorm-s2")
+
+
+def test_a_run_named_without_kernels_in_earlier_versions_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(SHORT, backend="reference")
+    older = train(asked, pictures(), tmp_path)
+    monkeypatch.setattr(kernels, "_REASON", None)
+    environment = tmp_path / older.name / "environment.json"
+    made = records.read_json(environment)
+    for kernels_there, device, same in (("avx2", "cpu", False), ("none", "cpu", True), ("avx2", "a GPU", True)):
+        records.write_json(environment, made | {"kernels": kernels_there, "device": device})
+        found = run_folder(SHORT, pictures(), tmp_path)
+        # Where there were kernels, plain torch was asked for: another run.
+        assert (found.name == older.name) == same
+        assert run_folder(asked, pictures(), tmp_path).name == older.name
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": "vit_b_16"}, {"model": "alexnet"}, {"model": "vgg11"}, {"train_images": 2}, {"test_images": 3}],
+    ids=str,
+)
+def test_what_is_refused_leaves_no_folder(wrong: dict, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        train(replace(SHORT, **wrong), pictures(), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "notes.txt").write_text("mine")
+    with pytest.raises(UserError):
+        train(replace(SHORT, **wrong), pictures(), kept)
+    assert [path.name for path in kept.iterdir()] == ["notes.txt"]
+
+
+def test_more_images_than_there_are_is_told(tmp_path: Path) -> None:
+    class Told(Silent):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+
+    data, told = pictures(), Told()
+    train(replace(SHORT, train_images=50_000, validation_images=9), data, tmp_path, watch=told)
+    images = len(data.train_labels)
+    assert f"train_images=50,000: there are {images}; all of them are used" in told.lines
+    assert "validation_images=9: there are 8; all of them are used" in told.lines
+    assert not any("test_images=8" in line for line in told.lines)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_schedules_and_weight_decay_resume_exactly(optimizer: str, tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, optimizer=optimizer, schedule="cosine", warmup_epochs=0.75, weight_decay=1e-2, clip_norm=1.0, epochs=2
+    )
+    whole = train(config, pictures(), tmp_path / "whole")
+    assert whole.metrics[-1]["learning_rate"] == pytest.approx(0.0, abs=1e-12)
+    stopped = train(config, pictures(), tmp_path, watch=StopAfter(2))
+    assert stopped.status == "stopped"
+    resumed = train(config, pictures(), tmp_path)
+    assert curves(resumed) == curves(whole)
+    final = [torch.load(f / whole.name / "checkpoint.pt")["model"] for f in (tmp_path / "whole", tmp_path)]
+    assert all(torch.equal(final[0][name], final[1][name]) for name in final[0])
+
+
+def test_who_holds_a_folder_is_told_and_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
+    holder = (
+        "import sys, time; from pathlib import Path; from evonorm.lab.stopping import locked\n"
+        f"with locked(Path({str(tmp_path)!r})):\n    print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=rf"\(process {process.pid} on .+\); wait for it, or choose"),
+            locked(tmp_path),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with locked(tmp_path):
+        pass

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import sys
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 
 from evonorm import __version__
 
 try:
-    from jsonargparse import ArgumentParser
+    import jsonargparse  # noqa: F401
 except ImportError:  # pragma: no cover - the light install
     sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
 
-from evonorm.cli import layers, reproduce, results, sweep, train
+from evonorm.cli import config_file, layers, reproduce, results, sweep, train
 from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR
+from evonorm.cli.parsing import Parser, near
 from evonorm.lab.config import TrainConfig
 from evonorm.lab.errors import NO_ROOM, UserError
 
@@ -33,12 +36,18 @@ _COMMANDS = {
     "plan": layers.plan,
 }
 
+_WRONG_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 1 failed, 2 user's mistake, 3 diverged, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parsed = build_parser().parse_args(_normalized(given))
+        arguments = _normalized(given)
+        if arguments[:1] == ["train"]:
+            for file in config_file.given_in(arguments):
+                config_file.check(file, train.names())
+        parsed = build_parser().parse_args(arguments)
         command = parsed.subcommand
         return _COMMANDS[command](parsed[command])
     except UserError as error:
@@ -49,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
+        if error.errno in _WRONG_PLACE and error.filename is not None:
+            print(f"evonorm: {error.filename}: {error.strerror}; name another place, or mend this one", file=sys.stderr)
+            return USER_ERROR
         remedy = "; make room and repeat the command" if error.errno in NO_ROOM else ""
         print(f"evonorm: {error}{remedy}", file=sys.stderr)
         return FAILED
@@ -57,15 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The parser of every command."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="evonorm",
         version=__version__,
         description="Normalization-activation layers, and the lab that compares them. "
         "Start with `evonorm reproduce`, then open the page it names.",
+        example="evonorm train --data digits --layer evonorm-s0 --epochs 3",
     )
-    commands = parser.add_subcommands(required=True, metavar="COMMAND")
+    commands = parser.add_subcommands(
+        required=True, metavar="COMMAND", title="commands", description="`evonorm COMMAND --help` says more of each"
+    )
 
     for module in (reproduce, train, sweep, results, layers):
         module.add(commands)
@@ -73,10 +88,13 @@ def build_parser() -> ArgumentParser:
 
 
 def _normalized(arguments: list[str]) -> list[str]:
-    """--train-images as --train_images, and a switch alone, --augment, as --augment true."""
+    """--train-images as --train_images, and a switch alone, --augment, as --augment true.
+
+    `train` has no arguments but options: what follows a switch and is none is its value.
+    """
     hints = typing.get_type_hints(TrainConfig)
     switches = {f"--{field.name}" for field in dataclasses.fields(TrainConfig) if hints[field.name] is bool}
-    if arguments[:1] == ["sweep"] and arguments[1:] and arguments[1] not in sweep.WORDS:
+    if arguments[:1] == ["sweep"] and arguments[1:] and not _sweep_word(arguments[1]):
         arguments = ["sweep", "run", *arguments[1:]]
     normalized = []
     for position, argument in enumerate(arguments):
@@ -85,6 +103,11 @@ def _normalized(arguments: list[str]) -> list[str]:
             argument = name.replace("-", "_").replace("__", "--", 1) + equals + value
         normalized.append(argument)
         following = arguments[position + 1] if position + 1 < len(arguments) else "--"
-        if argument in switches and following.lower() not in ("true", "false"):
+        if argument in switches and following.startswith("-"):
             normalized.append("true")
     return normalized
+
+
+def _sweep_word(word: str) -> bool:
+    """Whether it is a command below `sweep`, or was to be one; else it is the sweep file, its `run` left out."""
+    return word in sweep.WORDS or (not Path(word).exists() and "." not in word and bool(near(word, sweep.WORDS)))

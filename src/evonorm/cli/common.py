@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser
-
+from evonorm.cli.parsing import Parser
 from evonorm.lab.config import TrainConfig
+from evonorm.lab.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +28,7 @@ def say_unread(runs: Iterable[Unread]) -> None:
         print(f"evonorm: {one}", file=sys.stderr)
 
 
-def add_ray(command: ArgumentParser) -> None:
+def add_ray(command: Parser) -> None:
     """--ray and what goes with it."""
     command.add_argument(
         "--ray",
@@ -44,12 +46,13 @@ def add_ray(command: ArgumentParser) -> None:
     )
 
 
-def add_sinks(command: ArgumentParser) -> None:
+def add_sinks(command: Parser) -> None:
     """--wandb and --tensorboard."""
     command.add_argument(
         "--wandb",
         default=None,
         type=Literal["offline", "online"] | None,
+        metavar="{offline,online}",
         help="show each run in W&B too; its files lie in the run's folder, project: WANDB_PROJECT, or evonorm",
     )
     command.add_argument(
@@ -63,12 +66,23 @@ def add_sinks(command: ArgumentParser) -> None:
     )
 
 
-def field_help(name: str) -> str:
-    """What TrainConfig's docstring says of a field."""
+def field_help(name: str, *, of: type = TrainConfig) -> str:
+    """What the docstring of a dataclass says of a field."""
     import docstring_parser
 
-    parameters = docstring_parser.parse(TrainConfig.__doc__ or "").params
-    return next((p.description or "" for p in parameters if p.arg_name == name), "").replace("\n", " ")
+    parameters = docstring_parser.parse(of.__doc__ or "").params
+    return next((p.description or "" for p in parameters if p.arg_name == name), "").replace("\n", " ").rstrip(".")
+
+
+def require_folder(option: str, file: Path) -> None:
+    """Raises UserError unless `file`, which `option` names, can be written: before the work that it is to hold."""
+    parent = file.parent
+    if not parent.is_dir():
+        raise UserError(f"{option} {file}: there is no folder {parent}; make it, or name another file")
+    if file.is_dir():
+        raise UserError(f"{option} {file} is a folder; name a file")
+    if not os.access(file if file.exists() else parent, os.W_OK):
+        raise UserError(f"{option} {file}: it may not be written there; name another file")
 
 
 def sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, **membership: Any) -> Wanted:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser
-
 from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
+from evonorm.cli.parsing import Parser
 from evonorm.lab import architectures, batch_sizes, ladder
+from evonorm.lab.config import Seeds
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Adds the command."""
-    reproduce = ArgumentParser(
+    reproduce = Parser(
         description="Run an experiment and write its page. Finished runs are kept, stopped ones go on: repeat the "
         "command to resume. "
         "report: the report's runs, as published (its EvoNorm layers were identities) and as intended. "
         "learning-rate: every layer at its own best learning rate, with equal trials: SGD and Adam, raw and "
         "standardized pixels. "
         "batch-size: what layers are worth as batches shrink. "
-        "architectures: each layer in each network, one table."
+        "architectures: each layer in each network, one table.",
+        example="evonorm reproduce --data digits --only s0-g8 --out runs",
     )
     reproduce.add_argument(
         "--experiment",
@@ -109,10 +110,11 @@ def run(options: Any) -> int:
     """Runs it; the exit code."""
     from rich.console import Console
 
-    from evonorm.lab.campaign import results_table
+    from evonorm.lab.campaign import print_table, results_table
     from evonorm.lab.report import page
     from evonorm.lab.reproduce import reproduce
     from evonorm.lab.sweep import executors
+    from evonorm.lab.training import check_place
 
     _only_for(options, ("report",), ("only", "variant"))
     _only_for(options, ("learning-rate",), ("optimizers", "pixels", "learning_rates"))
@@ -121,8 +123,11 @@ def run(options: Any) -> int:
     _only_for(options, ("learning-rate", "batch-size", "architectures"), ("layers",))
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers must be at least 1: got {options.workers}")
+    for seed in options.seeds or ():
+        Seeds(model=seed)
     console = Console()
     out = Path(options.out)
+    check_place(out)
     plan, dataset = _planned(options, out, console)
     reproduce(
         plan,
@@ -141,7 +146,7 @@ def run(options: Any) -> int:
         sinks=sinks(options.wandb, options.tensorboard),
     )
     if len(plan.runs) <= 24:
-        console.print(results_table(plan.runs))
+        print_table(console, results_table(plan.runs, width=console.width if console.is_terminal else None))
     written = out / ("report.html" if options.experiment == "report" else f"{options.experiment}.html")
     say_unread(page.write(out, written, comparison=plan.listing.name))
     console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)

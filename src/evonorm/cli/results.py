@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from evonorm.cli.common import say_unread
+from evonorm.cli.common import require_folder, say_unread
+from evonorm.cli.parsing import Parser
 
 
 def add(commands: Any) -> None:
     """Adds both commands."""
-    report = ArgumentParser(
-        description="Write the page of a folder of runs, or of a sweep's: one self-contained HTML file."
+    report = Parser(
+        description="Write the page of a folder of runs, or of a sweep's: one self-contained HTML file.",
+        example="evonorm report runs --output report.html",
     )
     report.add_argument("runs", help="--out of reproduce, train or sweep")
     report.add_argument("-o", "--output", default="report.html", help="the page")
@@ -32,9 +32,10 @@ def add(commands: Any) -> None:
     )
     commands.add_subcommand("report", report, help="the page of runs already made")
 
-    export = ArgumentParser(
+    export = Parser(
         description="Write the runs or the sweep in a folder as one table: a row a run or trial, with its "
-        "configuration, final and best metrics; --metrics: a row an epoch. Names and types: docs/export.md."
+        "configuration, final and best metrics; --metrics: a row an epoch. Names and types: docs/export.md.",
+        example="evonorm export runs --csv runs.csv",
     )
     export.add_argument("folder", metavar="FOLDER", help="--out of train, reproduce or sweep, or one run's folder")
     export.add_argument("--csv", default=None, type=str | None, metavar="FILE", help="as CSV")
@@ -47,6 +48,7 @@ def report(options: Any) -> int:
     """Writes the page; the exit code."""
     from evonorm.lab.report import page
 
+    require_folder("--output", Path(options.output))
     say_unread(page.write(Path(options.runs), Path(options.output), comparison=options.comparison))
     print(options.output)
     for kind in ("png", "svg"):
@@ -61,6 +63,9 @@ def export(options: Any) -> int:
     from evonorm.lab import export as exporting
 
     files = {name: Path(value) if (value := getattr(options, name)) else None for name in ("csv", "parquet")}
+    for name, file in files.items():
+        if file is not None:
+            require_folder(f"--{name}", file)
     table = exporting.export(Path(options.folder), csv=files["csv"], parquet=files["parquet"], metrics=options.metrics)
     say_unread(table.unread)
     for file in filter(None, files.values()):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
-
 from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
+from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,9 +17,10 @@ WORDS = ("run", "status", "best", "-h", "--help")
 
 def add(commands: Any) -> None:
     """Adds the command and those below it."""
-    sweep = ArgumentParser(
+    sweep = Parser(
         description="Run a W&B sweep file, YAML or JSON, without a server: `evonorm sweep FILE --out FOLDER` is short "
-        "for `evonorm sweep run`. Repeat the command to go on: no trial is drawn twice, none that ended is lost."
+        "for `evonorm sweep run`. Repeat the command to go on: no trial is drawn twice, none that ended is lost.",
+        example="evonorm sweep sweep.yaml --out sweep",
     )
     commands.add_subcommand("sweep", sweep, help="a W&B sweep file, run without a server")
     _add_commands(sweep)
@@ -32,12 +32,13 @@ def run(options: Any) -> int:
     return {"run": _run, "status": _status, "best": _best}[command](options[command])
 
 
-def _add_commands(sweep: ArgumentParser) -> None:
+def _add_commands(sweep: Parser) -> None:
     commands = sweep.add_subcommands(required=True, metavar="COMMAND")
 
-    run = ArgumentParser(
+    run = Parser(
         description="Run the trials of a sweep file: of its `program`, or, without one, of this lab's training, whose "
-        "options (`evonorm train --help`) the file's parameters name."
+        "options (`evonorm train --help`) the file's parameters name.",
+        example="evonorm sweep run sweep.yaml --out sweep --set epochs=3",
     )
     run.add_argument("file", metavar="FILE", help="W&B sweep configuration, YAML or JSON")
     run.add_argument("--out", required=True, metavar="FOLDER", help="folder of the sweep and its trials")
@@ -58,11 +59,14 @@ def _add_commands(sweep: ArgumentParser) -> None:
     add_sinks(run)
     commands.add_subcommand("run", run, help="run a sweep file, or go on with it")
 
-    status = ArgumentParser(description="Where a sweep stands: how many trials, which is best, which failed and why.")
+    status = Parser(
+        description="Where a sweep stands: how many trials, which is best, which failed and why.",
+        example="evonorm sweep status sweep",
+    )
     status.add_argument("folder", metavar="FOLDER", help="--out of the sweep")
     commands.add_subcommand("status", status, help="where a sweep stands")
 
-    best = ArgumentParser(description="The parameters of a sweep's best trial, as JSON.")
+    best = Parser(description="The parameters of a sweep's best trial, as JSON.", example="evonorm sweep best sweep")
     best.add_argument("folder", metavar="FOLDER", help="--out of the sweep")
     best.add_argument(
         "--as_args", action="store_true", help="as options of a command: --learning_rate=0.01 --epochs=10"

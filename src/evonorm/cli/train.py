@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
-
-from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR, add_sinks, load, sinks
+from evonorm.cli.common import (
+    DIVERGED,
+    FAILED,
+    INTERRUPTED,
+    USER_ERROR,
+    add_sinks,
+    field_help,
+    load,
+    require_folder,
+    sinks,
+)
+from evonorm.cli.parsing import Parser
 from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 
@@ -16,16 +26,23 @@ if TYPE_CHECKING:
 
     from evonorm.lab.data import ImageDataset
 
+_SEEDS = tuple(field.name for field in fields(Seeds))
+
 
 def add(commands: Any) -> None:
     """Adds the command."""
-    train = ArgumentParser(
+    train = Parser(
         description="Train a network once, by default Mini Inception. The run's folder below --out is named by its "
         "configuration: the same command resumes a stopped run and does not repeat a finished one. "
-        "A YAML file given with --config holds the same names."
+        "A YAML file given with --config holds the same names, with underscores.",
+        example="evonorm train --data digits --layer evonorm-s0 --groups 8 --epochs 3",
     )
     train.add_argument("--config", action="config", help="YAML file with any of the options below")
-    train.add_class_arguments(TrainConfig, as_group=False)
+    train.add_class_arguments(TrainConfig, as_group=False, skip={"seeds"})
+    train.add_argument("--seed", type=int | None, default=None, help="all the seeds below at once; default: 0")
+    for name in _SEEDS:
+        help = field_help(name, of=Seeds)
+        train.add_argument(f"--seeds.{name}", type=int | None, default=None, help=f"{help}; default: --seed")
     train.add_argument("--out", default="runs", help="folder for the run's folder")
     add_sinks(train)
     train.add_argument(
@@ -48,6 +65,13 @@ def add(commands: Any) -> None:
     commands.add_subcommand("train", train, help="one training run")
 
 
+def names() -> list[str]:
+    """The names that a file given with --config may hold."""
+    config = [field.name for field in fields(TrainConfig) if field.name != "seeds"]
+    seeds = ["seed", *(f"seeds.{name}" for name in _SEEDS)]
+    return [*config, *seeds, "out", "wandb", "tensorboard", "profile", "profile_json"]
+
+
 def run(options: Any) -> int:
     """Runs it; the exit code."""
     from rich.console import Console
@@ -55,19 +79,26 @@ def run(options: Any) -> int:
     from evonorm.lab import replicas
     from evonorm.lab.progress import shown
     from evonorm.lab.sinks import Recording, Wanted
-    from evonorm.lab.training import train
+    from evonorm.lab.training import check, train
 
     values = dict(options.as_dict())
     values.pop("config", None)
     out = Path(values.pop("out"))
     wanted = sinks(values.pop("wandb"), values.pop("tensorboard"), job_type="train")
     profile_steps, profile_json = values.pop("profile"), values.pop("profile_json")
-    config = TrainConfig(**(values | {"seeds": Seeds(**values["seeds"])}))
+    seed, seeds = values.pop("seed") or 0, values.pop("seeds")
+    given = {name: seed if value is None else value for name, value in seeds.items()}
+    config = TrainConfig(**values, seeds=Seeds(**given))
     if profile_json is not None and profile_steps is None:
         raise UserError(f"--profile-json {profile_json} needs --profile")
+    if profile_steps is not None and profile_steps < 1:
+        raise UserError(f"--profile must be at least 1 step: got {profile_steps}")
+    if profile_json is not None:
+        require_folder("--profile-json", Path(profile_json))
     with replicas.launched(config.device) as group:
         console = Console(quiet=not group.first)
         try:
+            check(config, out if profile_steps is None else None)
             dataset = group.in_turn(lambda: load(config.data, console))
             if profile_steps is not None:
                 return _profile(config, dataset, console, profile_steps, profile_json)
@@ -87,11 +118,12 @@ def run(options: Any) -> int:
 
 def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps: int, file: str | None) -> int:
     from evonorm.lab import records
+    from evonorm.lab.campaign import print_table
     from evonorm.lab.profile import profile
     from evonorm.lab.progress import Plain
 
     result = profile(config, dataset, steps=steps, watch=Plain(console))
-    console.print(result.table())
+    print_table(console, result.table())
     console.print(result.notes(), markup=False, highlight=False, soft_wrap=True)
     if file is not None:
         records.write_json(Path(file), result.as_json())

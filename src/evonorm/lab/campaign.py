@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # With more runs than this the live table shows those at work alone.
 TABLE_ROWS = 24
+# Columns of a terminal that hold the whole table.
+NARROW = 120
 
 
 @dataclass
@@ -215,24 +218,47 @@ class Board:
         return ", ".join(parts)
 
     def __rich__(self) -> RenderableType:
+        width = self._console.width
         at_work = [one for one in self._runs if one.status == "running"]
         board = Table.grid(expand=True)
-        board.add_row(results_table(self._runs if len(self._runs) <= TABLE_ROWS else at_work))
+        board.add_row(results_table(self._runs if len(self._runs) <= TABLE_ROWS else at_work, width=width))
         board.add_row(Text(f"{self._what}: {self._line()}", "bold"))
         board.add_row(ProgressBar(total=max(1, len(self._runs)), completed=self._part()))
         return board
 
 
-def results_table(runs: Iterable[PlannedRun]) -> Table:
-    """The runs and where each stands."""
-    table = Table("run", "stands for", "status", "epoch", "images/s", "train acc.", "val acc.", "val loss")
-    for column in table.columns[3:]:
-        column.justify = "right"
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table whole: on a terminal in its width, elsewhere each row on one line, however long."""
+    before = console.width
+    if not console.is_terminal:
+        console.width = 10_000
+        console.width = max(before, console.measure(table).maximum)
+    console.print(table)
+    console.width = before
+
+
+def results_table(runs: Iterable[PlannedRun], *, width: int | None = None) -> Table:
+    """The runs and where each stands; where a width below NARROW is given, without what the page shows too."""
+    narrow = width is not None and width < NARROW
+    chosen = [column for column in _COLUMNS if not narrow or column in _NARROW_COLUMNS]
+    table = Table(box=box.SIMPLE if narrow else box.HEAVY_HEAD)
+    for column in chosen:
+        words = column in ("run", "stands for", "status")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for one in runs:
-        status = f"{one.status} {one.part:.0%}" if one.status in ("running", "stopped") else one.status
-        figures = [one.metrics.get(key) for key in ("train_accuracy", "val_accuracy", "val_loss")]
-        cells = ["" if figure is None else f"{figure:.3f}" for figure in figures]
-        speed = one.metrics.get("images_per_second")
-        epoch, speed = str(one.metrics.get("epoch", "")), "" if speed is None else f"{speed:.0f}"
-        table.add_row(one.name, Text(one.label), status, epoch, speed, *cells)
+        cells = dict(zip(_COLUMNS, _cells(one), strict=True))
+        table.add_row(*(cells[column] for column in chosen))
     return table
+
+
+_COLUMNS = ("run", "stands for", "status", "epoch", "images/s", "train acc.", "val acc.", "val loss")
+_NARROW_COLUMNS = ("run", "status", "epoch", "val acc.")
+
+
+def _cells(one: PlannedRun) -> list[str | Text]:
+    status = f"{one.status} {one.part:.0%}" if one.status in ("running", "stopped") else one.status
+    figures = [one.metrics.get(key) for key in ("train_accuracy", "val_accuracy", "val_loss")]
+    speed = one.metrics.get("images_per_second")
+    epoch = str(one.metrics.get("epoch", ""))
+    measured = ["" if figure is None else f"{figure:.3f}" for figure in figures]
+    return [Text(one.name), Text(one.label), status, epoch, "" if speed is None else f"{speed:.0f}", *measured]

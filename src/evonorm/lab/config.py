@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,7 +14,11 @@ from evonorm.lab.errors import UserError
 _NOT_IDENTITY = ("data", "device")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
-_YOUNGER = {"model": REPORT_MODEL, "plain_norms": "keep"}
+_YOUNGER = {
+    **{"model": REPORT_MODEL, "plain_norms": "keep"},
+    **{"schedule": "decay", "step_epochs": None, "step_factor": 0.1, "warmup_epochs": 0.0, "weight_decay": 0.0},
+}
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class Seeds:
     order: int = 0
     augmentation: int = 0
     subset: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 <= value <= LARGEST_SEED:
+                raise UserError(f"seeds must be between 0 and 2^63 - 1: got seeds.{name}={value}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,16 @@ class TrainConfig:
             other way: 1 - this).
         optimizer: sgd or adam, as Keras defines them.
         learning_rate: initial learning rate; default: 1e-2 for sgd, 1e-3 for adam.
-        decay: per batch, learning rate / (1 + decay * batches so far); default: 1e-2 / epochs for sgd, 0 for adam.
+        schedule: how the learning rate falls: decay, as the report's does; cosine, to 0 at the end of the last epoch;
+            step, by step_factor every step_epochs.
+        decay: per batch, learning rate / (1 + decay * batches so far); default: 1e-2 / epochs for sgd, 0 for adam and
+            for other schedules.
+        step_epochs: epochs between the steps of schedule step, counted from the start; default: a third of epochs.
+        step_factor: what each step of schedule step multiplies the learning rate by.
+        warmup_epochs: the learning rate rises to its height in equal steps, a batch each, over so many epochs.
+        weight_decay: sgd: gradient + weight_decay * parameter; adam: parameter - learning rate * weight_decay *
+            parameter, apart from the gradient. Without the parameters of normalizations, as evonorm.parameter_groups
+            has it.
         momentum: momentum of sgd.
         clip_norm: clip the gradient of each tensor to this norm; default: no clipping.
         epochs: passes over the training images.
@@ -85,7 +104,12 @@ class TrainConfig:
     norm_momentum: float = 0.1
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float | None = None
+    schedule: Literal["decay", "cosine", "step"] = "decay"
     decay: float | None = None
+    step_epochs: int | None = None
+    step_factor: float = 0.1
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
     momentum: float = 0.9
     clip_norm: float | None = None
     epochs: int = 60
@@ -106,15 +130,30 @@ class TrainConfig:
     seeds: Seeds = field(default_factory=Seeds)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "steps_per_epoch", "train_images", "test_images", "validation_images"):
+        for name in _COUNTS:
             _require(self, name, lambda value: value >= 1, "at least 1")
         for name in ("learning_rate", "clip_norm"):
-            _require(self, name, lambda value: value > 0, "above 0")
-        for name in ("decay", "norm_eps"):
-            _require(self, name, lambda value: value >= 0, "0 or above")
+            _require(self, name, lambda value: 0 < value < math.inf, "above 0")
+        for name in ("decay", "norm_eps", "weight_decay", "warmup_epochs"):
+            _require(self, name, lambda value: 0 <= value < math.inf, "0 or above")
         for name in ("momentum", "dropout"):
             _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
         _require(self, "norm_momentum", lambda value: 0 <= value <= 1, "in [0, 1]")
+        _require(self, "step_factor", lambda value: 0 < value <= 1, "in (0, 1]")
+        _require(self, "warmup_epochs", lambda value: value < self.epochs, f"below epochs={self.epochs}")
+
+    def check_used(self) -> None:
+        """Raises UserError for an option that the others leave without effect, as a person may have meant another."""
+        if self.schedule != "decay" and self.decay:
+            raise UserError(
+                f"decay={self.decay:g} is of schedule=decay: got schedule={self.schedule}; leave decay out, or say "
+                "weight_decay if the parameters are to decay"
+            )
+        if self.schedule != "step" and self.step_epochs is not None:
+            raise UserError(
+                f"step_epochs={self.step_epochs} is of schedule=step: got schedule={self.schedule}; "
+                "say schedule=step, or leave step_epochs out"
+            )
 
     def resolved(
         self,
@@ -130,6 +169,7 @@ class TrainConfig:
         its own epsilon.
         """
         sgd = self.optimizer == "sgd"
+        stepped = self.schedule == "step"
         report = self.model == REPORT_MODEL
         return replace(
             self,
@@ -138,11 +178,27 @@ class TrainConfig:
             groups=self.groups if grouped else None,
             norm_eps=self.norm_eps if self.norm_eps is not None else eps,
             learning_rate=self.learning_rate if self.learning_rate is not None else (1e-2 if sgd else 1e-3),
-            decay=self.decay if self.decay is not None else (1e-2 / self.epochs if sgd else 0.0),
+            decay=_decay(self),
+            step_epochs=(self.step_epochs or max(1, self.epochs // 3)) if stepped else None,
+            step_factor=self.step_factor if stepped else TrainConfig.step_factor,
             momentum=self.momentum if sgd else 0.0,
             precision=precision if self.precision == "auto" else self.precision,
             backend=backend if self.backend == "auto" else self.backend,
         )
+
+
+_COUNTS = (
+    *("groups", "epochs", "batch_size", "steps_per_epoch", "step_epochs"),
+    *("train_images", "test_images", "validation_images"),
+)
+
+
+def _decay(config: TrainConfig) -> float:
+    if config.schedule != "decay":
+        return 0.0
+    if config.decay is not None:
+        return config.decay
+    return 1e-2 / config.epochs if config.optimizer == "sgd" else 0.0
 
 
 def _require(config: TrainConfig, name: str, holds: Any, must: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS, Experiment, 
 from evonorm.lab.ladder import LADDER_BUDGETS, Rung
 from evonorm.lab.listings import budget_images
 from evonorm.lab.sinks import Wanted
+from evonorm.lab.stopping import locked
 from evonorm.lab.sweep.executors import Executor
 from evonorm.lab.sweep.training import Training
 from evonorm.lab.training import resolve, run_folder
@@ -46,14 +47,31 @@ def reproduce(
 ) -> None:
     """Trains what is not trained yet and keeps the listing; see campaign.run for how runs end.
 
-    sinks: where else the runs are shown, tagged with what they stand for.
+    sinks: where else the runs are shown, tagged with what they stand for. One command at a time: raises UserError if
+    another holds `out`.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
+    with locked(out, "another command is training the runs in"):
+        _reproduce(plan, dataset, out, console, executor_of, sinks or Wanted())
+
+
+def _reproduce(
+    plan: Plan,
+    dataset: ImageDataset,
+    out: Path,
+    console: Console,
+    executor_of: Callable[[Training], Executor],
+    sinks: Wanted,
+) -> None:
     entries = [entry for run in plan.runs for entry in run.entries]
     listings.write(plan.listing, dataset, plan.budget, entries)
     tags = {
         one.name: tuple(dict.fromkeys(listings.describe(plan.listing, e) for e in one.entries)) for one in plan.runs
     }
-    sinks = (sinks or Wanted()).of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
+    sinks = sinks.of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
     executor = executor_of(Training({}, dataset.fingerprint, sinks, {run.config.data for run in plan.runs}))
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, plan.what))
     listings.write(plan.listing, dataset, plan.budget, entries)
@@ -179,7 +197,9 @@ def _runs(entries: Iterable[tuple[TrainConfig, dict[str, Any]]], dataset: ImageD
     runs: dict[str, PlannedRun] = {}
     for config, entry in entries:
         name = run_folder(config, dataset, out).name
-        runs.setdefault(name, PlannedRun(name, config)).entries.append(entry | {"run": name})
+        # What this machine chooses travels to those that train: another's choice would be another run.
+        planned = replace(config, precision=resolve(config)[0].precision)
+        runs.setdefault(name, PlannedRun(name, planned)).entries.append(entry | {"run": name})
     return list(runs.values())
 
 

@@ -61,9 +61,9 @@ class Run:
         self.model = _network(config, len(dataset.classes)).to(
             device=device, memory_format=inputs.memory_format(config)
         )  # type: ignore[call-overload]
-        self.optimizer = optimizers.make(config, self.model.parameters())
         filled = -(-len(self.train_set) // config.batch_size)
         self.steps = min(filled, config.steps_per_epoch or filled)
+        self.optimizer = optimizers.make(config, self.model, steps_per_epoch=self.steps)
         self.group.check(images=len(self.train_set), batch_size=config.batch_size, steps=self.steps)
         self.position = Position()
         self.epochs: list[dict[str, Any]] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import platform
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,17 +19,29 @@ from evonorm.lab.errors import UserError
 @contextmanager
 def locked(folder: Path, who: str = "another process is training in") -> Iterator[None]:
     """Holds a run's or sweep's folder for this process. Raises UserError, beginning with `who`, if another one does."""
-    lock = filelock.FileLock(folder / "lock")
+    path = folder / "lock"
+    lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise UserError(f"{who} {folder}; wait for it, or choose another --out") from None
+        raise UserError(f"{who} {folder}{_holder(path)}; wait for it, or choose another --out") from None
     except OSError as error:
         raise UserError(f"cannot write in the folder {folder}: {error.strerror}; choose another --out") from error
+    # The lock is the system's and ends with its process, whatever is written there.
+    with contextlib.suppress(OSError):
+        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
     try:
         yield
     finally:
         lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return f" ({text})" if text else ""
 
 
 @contextmanager

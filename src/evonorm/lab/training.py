@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -42,9 +43,56 @@ def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfi
     return resolved, device
 
 
+def check(config: TrainConfig, out: Path | None = None) -> None:
+    """Raises UserError for what can be known to be wrong before there is data: names, the device, the place of runs."""
+    config.check_used()
+    resolve(config)
+    if out is not None:
+        check_place(out)
+
+
+def check_place(out: Path) -> None:
+    """Raises UserError if no runs can be made in `out`, or it cannot be made itself."""
+    above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise UserError(f"cannot make runs in {out}: {above} is a file; choose another --out")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"cannot make runs in {out}: {above} may not be written; choose another --out")
+
+
+def name_of(config: TrainConfig, fingerprint: str) -> str:
+    """The run's name, the same on every machine: `auto` means the kernel where one is written for the layer.
+
+    Whether it was built, and for this device, is how a machine computes the run, not what the run is.
+    """
+    resolved = resolve(config)[0]
+    if config.backend == "auto":
+        resolved = replace(resolved, backend="kernel" if _kernel_by_choice(config) else "reference")
+    return run_name(resolved, fingerprint)
+
+
 def run_folder(config: TrainConfig, dataset: ImageDataset, out: Path) -> Path:
-    """Where the run of this config on this data lies, or will."""
-    return out / run_name(resolve(config)[0], dataset.fingerprint)
+    """Where the run of this config on this data lies, or will.
+
+    Where no kernel served, runs were once named by that: one that lies there is found.
+    """
+    folder = out / name_of(config, dataset.fingerprint)
+    if config.backend == "auto" and _kernel_by_choice(config) and not folder.exists():
+        older = out / run_name(replace(resolve(config)[0], backend="reference"), dataset.fingerprint)
+        if (older / "config.json").exists() and _without_kernels(older):
+            return older
+    return folder
+
+
+def _kernel_by_choice(config: TrainConfig) -> bool:
+    row = table.get(config.layer)
+    return kernels.written(row) and row.native is None
+
+
+def _without_kernels(folder: Path) -> bool:
+    """Whether the run in `folder` was made where `auto` meant plain torch, so that it need not have been asked for."""
+    made = records.read(folder).environment
+    return bool(made.get("kernels", "none") == "none" or made.get("device", "cpu") != "cpu")
 
 
 def train(
@@ -69,7 +117,8 @@ def train(
     watch = watch if watch is not None and group.first else Silent()
     resolved, device = resolve(config, watch)
     device = group.device(device)
-    folder = out / run_name(resolved, dataset.fingerprint)
+    folder = group.share(lambda: run_folder(config, dataset, out))
+    _say_subsets(resolved, dataset, watch)
     with group.hold(_made_and_locked(folder)):
         record = group.share(lambda: _ended(folder))
         if record is not None:
@@ -102,12 +151,31 @@ def train(
 
 @contextlib.contextmanager
 def _made_and_locked(folder: Path) -> Iterator[None]:
+    out_made, made = not folder.parent.exists(), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from error
-    with locked(folder):
-        yield
+    try:
+        with locked(folder):
+            yield
+    except BaseException:
+        # What was refused before it began leaves nothing.
+        if made and [path.name for path in folder.iterdir()] == ["lock"]:
+            (folder / "lock").unlink()
+            folder.rmdir()
+            if out_made and not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+        raise
+
+
+def _say_subsets(config: TrainConfig, dataset: ImageDataset, watch: Watch) -> None:
+    there = {"train_images": len(dataset.train_labels), "test_images": len(dataset.test_labels)}
+    there["validation_images"] = min(there["test_images"], config.test_images or there["test_images"])
+    for name, images in there.items():
+        asked = getattr(config, name)
+        if asked is not None and asked > images:
+            watch.say(f"{name}={asked:,}: there are {images:,}; all of them are used")
 
 
 def _ended(folder: Path) -> records.Record | None:

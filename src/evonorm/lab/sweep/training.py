@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evonorm.lab.config import Seeds, TrainConfig, run_name
+from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
 from evonorm.lab.progress import Silent
 from evonorm.lab.sinks import Recording, Wanted
@@ -70,10 +70,10 @@ class Training:
 
     def place(self, parameters: dict[str, Any]) -> str | None:
         """See Target: the run folder, one for all that comes to the same, as groups do in a network without them."""
-        from evonorm.lab.training import resolve
+        from evonorm.lab.training import name_of
 
         config = config_of({**self._fixed, **parameters})
-        return run_name(resolve(config)[0], str(config.data))
+        return name_of(config, str(config.data))
 
     def run(self, job: Job, reporter: Reporter) -> Outcome:
         """See Target."""

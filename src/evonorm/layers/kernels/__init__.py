@@ -35,9 +35,14 @@ def instructions() -> str:
     return library.instructions()
 
 
+def written(row: NormAct) -> bool:
+    """Whether there is a kernel for this row at all, on a machine that can have it."""
+    return row.kernel in library.ROWS
+
+
 def serves(row: NormAct, device: torch.device) -> str | None:
     """None if there is a kernel for this row on this device, else the reason why not."""
-    if row.kernel not in library.ROWS:
+    if not written(row):
         return f"{row.name} has no kernel"
     if device.type != "cpu":
         return f"x on {device.type}; the kernels are for the CPU"
