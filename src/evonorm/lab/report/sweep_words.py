@@ -9,7 +9,7 @@ from evonorm.lab.records import Record
 from evonorm.lab.report.swept import Swept, number
 from evonorm.lab.sweep.driver import best_by
 from evonorm.lab.sweep.training import KERAS_NAMES
-from evonorm.lab.sweep.view import flat
+from evonorm.lab.sweep.trial import flat
 
 # What a metric of our training is measured on; others say it by their name.
 _ON = {"train": "the training images", "val": "the validation images"}
