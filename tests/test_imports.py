@@ -15,16 +15,14 @@ SOURCE = Path(evonorm.__file__).parent
 WINGS = ["layers", "models", "lab", "search", "cli"]
 # Nothing after the record touches torch, and parsing a command line does not either.
 WITHOUT_TORCH = [
-    "lab/config.py",
     "lab/errors.py",
-    "lab/records.py",
-    "lab/experiments.py",
-    "lab/report",
-    "lab/sinks",
-    "lab/export.py",
-    "lab/listings.py",
-    "lab/wandb_file.py",
+    "lab/records",
+    "lab/training/config.py",
+    "lab/training/sinks",
+    "lab/jobs",
     "lab/sweep",
+    "lab/analysis",
+    "lab/pages",
     "cli",
 ]
 CORE_NEEDS = {"torch", "evonorm"}
@@ -91,7 +89,7 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
 
 
 def test_a_sweep_of_programs_starts_without_torch() -> None:
-    loaded = modules_after("import evonorm.lab.sweep.command, evonorm.lab.sweep.executors")
+    loaded = modules_after("import evonorm.lab.sweep.command, evonorm.lab.jobs.executors")
     assert not loaded & {"torch", "numpy", "scipy", "optuna"}
 
 

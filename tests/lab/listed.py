@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab import records
+from evonorm.lab.records import run_files
 
 
 def write(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     """Ten classes, so that a guess has an accuracy of 10 %."""
     dataset = {"name": "pictures", "fingerprint": "0123456789abcdef", "notice": None, "classes": list("abcdefghij")}
-    records.write_json(
+    run_files.write_json(
         path,
         {
             "schema": 1,

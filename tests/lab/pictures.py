@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from evonorm.lab.data import ImageDataset
+from evonorm.lab.data.sets import ImageDataset
 
 
 def pictures(train: int = 64, test: int = 20) -> ImageDataset:

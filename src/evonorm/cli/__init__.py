@@ -20,8 +20,8 @@ except ImportError:  # pragma: no cover - the light install
 from evonorm.cli import config_file, layers, reproduce, results, sweep, train
 from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR
 from evonorm.cli.parsing import Parser, near
-from evonorm.lab.config import TrainConfig
 from evonorm.lab.errors import NO_ROOM, UserError
+from evonorm.lab.training.config import TrainConfig
 
 __all__ = ["DIVERGED", "FAILED", "INTERRUPTED", "USER_ERROR", "build_parser", "main"]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evonorm.cli.parsing import Parser
-from evonorm.lab.config import TrainConfig
 from evonorm.lab.errors import UserError
+from evonorm.lab.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evonorm.lab.data import ImageDataset
-    from evonorm.lab.records import Unread
-    from evonorm.lab.sinks import Wanted
+    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.records.run_files import Unread
+    from evonorm.lab.training.sinks import Wanted
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
 
@@ -87,14 +87,14 @@ def require_folder(option: str, file: Path) -> None:
 
 def sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, **membership: Any) -> Wanted:
     """Where the options want runs shown."""
-    from evonorm.lab.sinks import Wanted
+    from evonorm.lab.training.sinks import Wanted
 
     return Wanted(wandb, tensorboard).of(**membership)
 
 
 def load(source: str | None, console: Console) -> ImageDataset:
     """The data, and loudly what a reader of results made with it must know."""
-    from evonorm.lab.data import load
+    from evonorm.lab.data.sets import load
 
     dataset = load(source, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
     if dataset.notice:

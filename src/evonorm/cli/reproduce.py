@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
 from evonorm.cli.parsing import Parser
-from evonorm.lab import architectures, batch_sizes, ladder
-from evonorm.lab.config import Seeds
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments import BUDGETS, EXPERIMENTS, VARIANTS
+from evonorm.lab.experiments import architectures, batch_sizes, ladder
+from evonorm.lab.experiments.report_runs import BUDGETS, EXPERIMENTS, VARIANTS
+from evonorm.lab.training.config import Seeds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evonorm.lab.data import ImageDataset
-    from evonorm.lab.reproduce import Plan
+    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.experiments.reproduce import Plan
 
 
 def add(commands: Any) -> None:
@@ -110,11 +110,11 @@ def run(options: Any) -> int:
     """Runs it; the exit code."""
     from rich.console import Console
 
-    from evonorm.lab.campaign import print_table, results_table
-    from evonorm.lab.report import page
-    from evonorm.lab.reproduce import reproduce
-    from evonorm.lab.sweep import executors
-    from evonorm.lab.training import check_place
+    from evonorm.lab.experiments.reproduce import reproduce
+    from evonorm.lab.jobs import executors
+    from evonorm.lab.jobs.campaign import print_table, results_table
+    from evonorm.lab.pages import page
+    from evonorm.lab.training.training import check_place
 
     _only_for(options, ("report",), ("only", "variant"))
     _only_for(options, ("learning-rate",), ("optimizers", "pixels", "learning_rates"))
@@ -157,7 +157,7 @@ def run(options: Any) -> int:
 
 
 def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageDataset]:
-    from evonorm.lab import reproduce
+    from evonorm.lab.experiments import reproduce
     from evonorm.layers import table
     from evonorm.models import zoo
 

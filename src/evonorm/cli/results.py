@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
 
 def report(options: Any) -> int:
     """Writes the page; the exit code."""
-    from evonorm.lab.report import page
+    from evonorm.lab.pages import page
 
     require_folder("--output", Path(options.output))
     say_unread(page.write(Path(options.runs), Path(options.output), comparison=options.comparison))
@@ -60,7 +60,7 @@ def report(options: Any) -> int:
 
 def export(options: Any) -> int:
     """Writes the table; the exit code."""
-    from evonorm.lab import export as exporting
+    from evonorm.lab.records import export as exporting
 
     files = {name: Path(value) if (value := getattr(options, name)) else None for name in ("csv", "parquet")}
     for name, file in files.items():

@@ -105,7 +105,7 @@ def _run(options: Any) -> int:
 
 def _page(folder: Path, console: Console) -> None:
     """Writes the page beside the trials; if it cannot be, the sweep has ended well all the same."""
-    from evonorm.lab.report import page
+    from evonorm.lab.pages import page
 
     try:
         say_unread(page.write(folder, folder / "report.html"))

@@ -18,13 +18,13 @@ from evonorm.cli.common import (
     sinks,
 )
 from evonorm.cli.parsing import Parser
-from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
+from evonorm.lab.training.config import Seeds, TrainConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evonorm.lab.data import ImageDataset
+    from evonorm.lab.data.sets import ImageDataset
 
 _SEEDS = tuple(field.name for field in fields(Seeds))
 
@@ -76,10 +76,10 @@ def run(options: Any) -> int:
     """Runs it; the exit code."""
     from rich.console import Console
 
-    from evonorm.lab import replicas
-    from evonorm.lab.progress import shown
-    from evonorm.lab.sinks import Recording, Wanted
-    from evonorm.lab.training import check, train
+    from evonorm.lab.training import replicas
+    from evonorm.lab.training.progress import shown
+    from evonorm.lab.training.sinks import Recording, Wanted
+    from evonorm.lab.training.training import check, train
 
     values = dict(options.as_dict())
     values.pop("config", None)
@@ -117,15 +117,15 @@ def run(options: Any) -> int:
 
 
 def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps: int, file: str | None) -> int:
-    from evonorm.lab import records
-    from evonorm.lab.campaign import print_table
-    from evonorm.lab.profile import profile
-    from evonorm.lab.progress import Plain
+    from evonorm.lab.jobs.campaign import print_table
+    from evonorm.lab.records import run_files
+    from evonorm.lab.training.profile import profile
+    from evonorm.lab.training.progress import Plain
 
     result = profile(config, dataset, steps=steps, watch=Plain(console))
     print_table(console, result.table())
     console.print(result.notes(), markup=False, highlight=False, soft_wrap=True)
     if file is not None:
-        records.write_json(Path(file), result.as_json())
+        run_files.write_json(Path(file), result.as_json())
         console.print(f"profile: {file}", markup=False, highlight=False, soft_wrap=True)
     return 0

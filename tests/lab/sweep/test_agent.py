@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from evonorm import cli
-from evonorm.lab.sweep import driver, executors, journal, schema, view
+from evonorm.lab.jobs import executors
+from evonorm.lab.jobs.job import Job, Outcome, Reporter
+from evonorm.lab.sweep import driver, journal, schema, view
 from evonorm.lab.sweep.distributions import sent
-from evonorm.lab.sweep.trial import Job, Outcome, Reporter
 
 # Keeps what it was called with beside it, one line a trial.
 KEEPS = "import json, sys; open('calls.jsonl', 'a').write(json.dumps(sys.argv[1:]) + '\\n'); print('{\"loss\": 1.0}')"

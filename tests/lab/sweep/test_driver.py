@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from evonorm.lab.errors import UserError
+from evonorm.lab.jobs import executors
+from evonorm.lab.jobs.job import Function
 from evonorm.lab.stopping import locked
-from evonorm.lab.sweep import executors, journal, run, schema, suggest
+from evonorm.lab.sweep import journal, run, schema, suggest
 from evonorm.lab.sweep.driver import Result, drive
-from evonorm.lab.sweep.trial import Function
 from tests.lab.sweep import toys
 
 ROOT = Path(__file__).parents[3]

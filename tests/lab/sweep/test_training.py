@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from evonorm import cli
-from evonorm.lab import records
-from evonorm.lab.config import Seeds, TrainConfig
 from evonorm.lab.errors import UserError
-from evonorm.lab.sweep import command, journal, schema, training
-from evonorm.lab.sweep.training import check, config_of
+from evonorm.lab.jobs import training_job
+from evonorm.lab.jobs.training_job import check, config_of
+from evonorm.lab.records import run_files
+from evonorm.lab.sweep import command, journal, schema
+from evonorm.lab.training.config import Seeds, TrainConfig
 
 TINY = ["--data", "digits", "--set", "train_images=10", "test_images=10", "batch_size=10", "precision=fp32"]
 TIMES = ("seconds", "images_per_second")
@@ -79,11 +80,11 @@ def test_every_metric_is_reported(tmp_path: Path) -> None:
     file.write_text("method: grid\nmetric: {name: loss}\nparameters: {epochs: {values: [1, 2]}, groups: {value: 12}}")
     assert cli.main(["sweep", str(file), "--out", str(tmp_path / "out"), "--workers", "1", *TINY]) == 0
     one, two = journal.read_trials(tmp_path / "out")
-    assert set(training.METRICS) <= set(one.metrics)
+    assert set(training_job.METRICS) <= set(one.metrics)
     assert (len(one.history), len(two.history)) == (1, 2)
     for trial in (one, two):
         assert trial.run is not None
-        record = records.read(tmp_path / "out" / trial.run)
+        record = run_files.read(tmp_path / "out" / trial.run)
         assert trial.metrics["accuracy"] == record.metrics[-1]["train_accuracy"]
         # groups: 12 divides few widths; the record says what ran.
         assert record.summary["groups_in_force"]["48"] == 12
@@ -127,7 +128,7 @@ def test_the_reports_sweep_goes_on_after_kill_9(tmp_path: Path) -> None:
 
     process = subprocess.Popen(command("killed"))
     deadline = time.monotonic() + 120
-    while not any(len(list(records.read_metrics(path.parent))) >= 1 for path in runs(tmp_path / "killed")):
+    while not any(len(list(run_files.read_metrics(path.parent))) >= 1 for path in runs(tmp_path / "killed")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)
@@ -141,7 +142,7 @@ def test_the_reports_sweep_goes_on_after_kill_9(tmp_path: Path) -> None:
         for out in ("killed", "whole")
     )
     assert killed == whole
-    sessions = [len(records.read(path.parent).environment["sessions"]) for path in runs(tmp_path / "killed")]
+    sessions = [len(run_files.read(path.parent).environment["sessions"]) for path in runs(tmp_path / "killed")]
     assert sorted(sessions)[-1] == 2  # gone on with, not begun again
 
 
@@ -149,13 +150,13 @@ def test_ctrl_c_stops_at_a_checkpoint(tmp_path: Path) -> None:
     arguments = ["sweep", str(REPORT), "--out", str(tmp_path), "--workers", "1", "--trials", "1", *TINY, "epochs=200"]
     process = subprocess.Popen([sys.executable, "-m", "evonorm", *arguments], start_new_session=True)
     deadline = time.monotonic() + 120
-    while not any(list(records.read_metrics(path.parent)) for path in runs(tmp_path)):
+    while not any(list(run_files.read_metrics(path.parent)) for path in runs(tmp_path)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == cli.INTERRUPTED
     (path,) = runs(tmp_path)
-    assert records.read(path.parent).status == "stopped"
+    assert run_files.read(path.parent).status == "stopped"
     assert journal.read_trials(tmp_path)[0].status == "waiting"
 
 

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from evonorm import cli
+from evonorm.lab.jobs.job import Job
 from evonorm.lab.sweep import journal
-from evonorm.lab.sweep.trial import Job
 from evonorm.lab.sweep.wandb_reports import OneSource, WandbReports
-from tests.lab.test_wandb_file import history, written
+from tests.lab.records.test_wandb_file import history, written
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None and not os.environ.get("CI"), reason="wandb is not installed"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evonorm.lab.sweep.trial import log
+from evonorm.lab.jobs.job import log
 
 if TYPE_CHECKING:
     from evonorm.lab.sweep.driver import Result
@@ -37,9 +37,10 @@ def run(
     """
     from rich.console import Console
 
-    from evonorm.lab.sweep import executors, schema, view
+    from evonorm.lab.jobs import executors
+    from evonorm.lab.jobs.job import Function
+    from evonorm.lab.sweep import schema, view
     from evonorm.lab.sweep.driver import drive
-    from evonorm.lab.sweep.trial import Function
 
     if isinstance(config, str | os.PathLike):
         sweep = schema.read(Path(config))

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.sinks import Wanted
-from evonorm.lab.sweep import driver, executors, macros, schema, training, view
+from evonorm.lab.jobs import executors, training_job
+from evonorm.lab.jobs.job import Target, flat
+from evonorm.lab.sweep import driver, macros, schema, view
 from evonorm.lab.sweep.program import Program
 from evonorm.lab.sweep.schema import Metric, Sweep
-from evonorm.lab.sweep.trial import Target, flat
+from evonorm.lab.training.sinks import Wanted
 
 if TYPE_CHECKING:
-    from evonorm.lab.data import ImageDataset
+    from evonorm.lab.data.sets import ImageDataset
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read(file: Path, *, data: str | None, settings: Sequence[str]) -> Chosen:
     notes = [f"parameters.{name}: set aside, {name} is {fixed[name]} for every trial" for name in set_aside]
     sweep = replace(sweep, parameters=kept)
     try:
-        notes += training.check(sweep, fixed)
+        notes += training_job.check(sweep, fixed)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     return Chosen(replace(sweep, notes=(*sweep.notes, *notes)), fixed)
@@ -73,7 +74,7 @@ def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageData
     swept = {parameter.name: parameter.distribution.values for parameter in chosen.sweep.parameters}
     sources = swept.get("data", (chosen.fixed.get("data"),))
     sinks = sinks.of(group=chosen.sweep.name, job_type="trial", tags=("sweep", chosen.sweep.method))
-    return training.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources), sinks, sources)
+    return training_job.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources), sinks, sources)
 
 
 def run(
@@ -142,5 +143,5 @@ def _setting(word: str) -> tuple[str, Any]:
     if text in ("none", "null"):
         # Nothing, where an option can be that; else a word, as the layer called none.
         with contextlib.suppress(UserError):
-            return name, training.coerced(name, None)
-    return name, training.coerced(name, text)
+            return name, training_job.coerced(name, None)
+    return name, training_job.coerced(name, text)

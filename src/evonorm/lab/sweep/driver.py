@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from evonorm.lab import records
 from evonorm.lab.errors import UserError
+from evonorm.lab.jobs.executors import Ended, Executor, Lost, Message, Moved, Told
+from evonorm.lab.jobs.job import Job, Outcome, Target
+from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
-from evonorm.lab.sweep.executors import Ended, Executor, Lost, Message, Moved, Told
 from evonorm.lab.sweep.journal import LOG, METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
-from evonorm.lab.sweep.trial import Job, Outcome, Target
 from evonorm.lab.sweep.view import Silent, View
 
 # A trial that raises gets a second attempt; one whose process is killed, which is seldom its own fault, gets four.
@@ -219,7 +219,7 @@ class _Driver:
             folder = trial_folder(self._folder, attempt.trial.number)
             folder.mkdir(parents=True, exist_ok=True)
             attempt.metrics = (folder / METRICS).open("w", encoding="utf-8")
-        attempt.metrics.write(records.dumps(metrics) + "\n")
+        attempt.metrics.write(run_files.dumps(metrics) + "\n")
         attempt.last.update(metrics)
         if self._sweep.metric is None:
             return
@@ -303,7 +303,7 @@ class _Driver:
 def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Trial]]:
     """sweep.json and the trials of the sweep in `folder`. Raises UserError if there is none."""
     trials = read_trials(folder)
-    return records.read_json(folder / SWEEP), trials
+    return run_files.read_json(folder / SWEEP), trials
 
 
 def identity(sweep: Sweep) -> dict[str, Any]:
@@ -330,9 +330,9 @@ def _agree(sweep: Sweep, target: Target, folder: Path, seed: int | None) -> int:
         "seed": seed or 0,
     }
     if not path.exists():
-        records.write_json(path, content)
+        run_files.write_json(path, content)
         return seed or 0
-    there = records.read_json(path)
+    there = run_files.read_json(path)
     if seed is not None and there.get("seed") != seed:
         raise UserError(
             f"the sweep in {folder} has seed {there.get('seed')}: got {seed}; leave it out, or choose another --out"

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from evonorm.lab import records
 from evonorm.lab.errors import UserError
+from evonorm.lab.records import run_files
 
 SWEEP, TRIALS, FOLDERS = "sweep.json", "trials.jsonl", "trials"
 METRICS, LOG = "metrics.jsonl", "log.txt"
@@ -157,7 +157,7 @@ class Journal:
 
     def _write(self, event: Mapping[str, Any], *, lasting: bool = True) -> None:
         """lasting: on the disk before this returns; what only tells where a sweep stands need not be."""
-        line = records.dumps({**event, "at": round(time.monotonic() - self._began, 3)}).encode() + b"\n"
+        line = run_files.dumps({**event, "at": round(time.monotonic() - self._began, 3)}).encode() + b"\n"
         whole = self._file.tell()
         try:
             left = memoryview(line)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from evonorm.lab.errors import UserError
+from evonorm.lab.jobs.job import Job, Outcome, Reporter
 from evonorm.lab.sweep import journal
 from evonorm.lab.sweep.macros import expand
 from evonorm.lab.sweep.schema import DEFAULT_COMMAND, Sweep
-from evonorm.lab.sweep.trial import Job, Outcome, Reporter
 from evonorm.lab.sweep.wandb_reports import OneSource, WandbReports
 
 # Set for the program: its parameters as JSON, and its own folder.

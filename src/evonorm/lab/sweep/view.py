@@ -16,9 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from evonorm.lab.jobs.job import flat
 from evonorm.lab.sweep.journal import LOG, Trial, trial_folder
 from evonorm.lab.sweep.schema import Sweep
-from evonorm.lab.sweep.trial import flat
 
 _STATUSES = ("finished", "pruned", "diverged", "failed", "running", "waiting")
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.sweep.trial import Job, Reporter, flat
-from evonorm.lab.wandb_file import BrokenFile, Tail
+from evonorm.lab.jobs.job import Job, Reporter, flat
+from evonorm.lab.records.wandb_file import BrokenFile, Tail
 
 PARAMETERS_FILE = "wandb-parameters.yaml"
 # How long W&B may keep what was logged before it is in the file: with its own 15 s, early stops would come late.

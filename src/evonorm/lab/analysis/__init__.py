@@ -1,0 +1,1 @@
+"""What records say, in numbers and words; no HTML, no torch."""

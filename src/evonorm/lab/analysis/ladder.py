@@ -1,0 +1,110 @@
+"""What the learning-rate experiment found, by rule: each layer's best setting and its usable range; see trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evonorm.lab.analysis import trials
+from evonorm.lab.analysis.trials import Trials
+from evonorm.lab.experiments.ladder import OPTIMIZERS, PIXELS
+from evonorm.lab.pages.lines import Panel
+
+LISTINGS = trials.LEARNING_RATE
+# A learning rate is usable where the layer keeps so much of what it gains over chance at its best, and none diverges.
+USABLE = 0.9
+OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam"}
+
+
+class Setting(NamedTuple):
+    """Where a layer stands, but for the seed."""
+
+    optimizer: str
+    pixels: str
+    learning_rate: float
+
+    def __str__(self) -> str:
+        return f"{self.optimizer} at {self.learning_rate:g}, {self.pixels} pixels"
+
+
+Point = trials.Point[Setting]
+Ladder = Trials[Setting]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Usable learning rates around a layer's best one; open where the ladder ends before they do."""
+
+    low: float
+    high: float
+    open_below: bool
+    open_above: bool
+
+    @property
+    def decades(self) -> float:
+        """How wide it is, between rungs."""
+        return math.log10(self.high / self.low)
+
+
+def read(folder: Path, name: str | None = None) -> Ladder:
+    """See trials.read."""
+    return trials.read(folder, LISTINGS, _setting, name)
+
+
+def layers(ladder: Ladder) -> list[str]:
+    """The best one first."""
+    return sorted(ladder.points, key=lambda layer: -ladder.best(layer).mean)
+
+
+def panels(ladder: Ladder) -> list[tuple[str, str]]:
+    """The optimizers and kinds of pixels that were run."""
+    there = {(p.place.optimizer, p.place.pixels) for points in ladder.points.values() for p in points}
+    return [(optimizer, pixels) for optimizer in OPTIMIZERS for pixels in PIXELS if (optimizer, pixels) in there]
+
+
+def panel(ladder: Ladder, layer: str, optimizer: str, pixels: str) -> list[Point]:
+    """A layer's points with one optimizer and one kind of pixels, by learning rate."""
+    chosen = (p for p in ladder.points[layer] if (p.place.optimizer, p.place.pixels) == (optimizer, pixels))
+    return sorted(chosen, key=lambda point: point.place.learning_rate)
+
+
+def usable(ladder: Ladder, layer: str, optimizer: str, pixels: str) -> Range | None:
+    """The rungs about the best one that are as good but for a tenth; None where the best is no better than chance.
+
+    The best one may be anywhere on the ladder; rungs count as long as none between is worse or diverged.
+    """
+    points = panel(ladder, layer, optimizer, pixels)
+    best = max(range(len(points)), key=lambda place: points[place].mean)
+    gain = points[best].mean - ladder.chance
+    if gain <= 2 * ladder.counting_error(ladder.chance) or points[best].diverged:
+        return None
+    fits = [not point.diverged and point.mean - ladder.chance >= USABLE * gain for point in points]
+    low = high = best
+    while low > 0 and fits[low - 1]:
+        low -= 1
+    while high < len(points) - 1 and fits[high + 1]:
+        high += 1
+    rates = [point.place.learning_rate for point in points]
+    return Range(rates[low], rates[high], low == 0, high == len(points) - 1)
+
+
+def charts(ladder: Ladder) -> list[Panel]:
+    """One for each optimizer and kind of pixels."""
+    return [
+        Panel(
+            f"{OPTIMIZER_NAMES[optimizer]}, {pixels} pixels",
+            "learning rate",
+            {
+                layer: [(point.place.learning_rate, point) for point in panel(ladder, layer, optimizer, pixels)]
+                for layer in layers(ladder)
+            },
+        )
+        for optimizer, pixels in panels(ladder)
+    ]
+
+
+def _setting(entry: Mapping[str, Any]) -> Setting:
+    return Setting(str(entry["optimizer"]), str(entry["pixels"]), float(entry["learning_rate"]))

@@ -1,0 +1,182 @@
+"""The learning-rate experiment in words and tables, by rule from its numbers."""
+
+from __future__ import annotations
+
+from evonorm.lab.analysis.ladder import USABLE, Ladder, Range, Setting, layers, panel, panels, usable
+from evonorm.lab.analysis.trials import CONFIDENCE, Finding, listed
+
+# What the report gave every layer, and the layer it suits.
+REPORTS_SETTING = Setting("sgd", "raw", 1e-2)
+RIVAL = "bn-relu"
+
+
+def findings(ladder: Ladder) -> list[Finding]:
+    """Those that the runs can answer."""
+    found = [_winner(ladder), _fairness(ladder), _pixels(ladder), _width(ladder), _divergence(ladder)]
+    return [finding for finding in found if finding is not None]
+
+
+def lead(ladder: Ladder) -> str:
+    """The page in a paragraph."""
+    return " ".join(f"{finding.question} {finding.answer}." for finding in findings(ladder)[:2])
+
+
+BEST_HEADER = ("layer", "best, %", "at", "range of learning rates that are usable", "decades", "diverged")
+
+
+def best_rows(ladder: Ladder) -> list[tuple[str, ...]]:
+    """BEST_HEADER's columns: every layer, the best first; the range with the best setting's optimizer and pixels."""
+    rows: list[tuple[str, ...]] = []
+    for layer in layers(ladder):
+        best = ladder.best(layer)
+        found = usable(ladder, layer, best.place.optimizer, best.place.pixels)
+        diverged = sum(point.diverged for point in ladder.points[layer])
+        rows.append(
+            (
+                layer,
+                str(best),
+                str(best.place),
+                _range(found),
+                _decades(found),
+                f"{diverged} of {ladder.each}",
+            )
+        )
+    return rows
+
+
+RANGE_HEADER = ("layer", "optimizer", "pixels", "best, %", "at learning rate", "usable", "decades")
+
+
+def range_rows(ladder: Ladder) -> list[tuple[str, ...]]:
+    """RANGE_HEADER's columns: every layer with every optimizer and kind of pixels."""
+    rows: list[tuple[str, ...]] = []
+    for layer in layers(ladder):
+        for optimizer, pixels in panels(ladder):
+            best = max(panel(ladder, layer, optimizer, pixels), key=lambda point: point.mean)
+            found = usable(ladder, layer, optimizer, pixels)
+            rate = f"{best.place.learning_rate:g}"
+            rows.append((layer, optimizer, pixels, str(best), rate, _range(found), _decades(found)))
+    return rows
+
+
+def method(ladder: Ladder) -> str:
+    """How the numbers above were come by."""
+    return (
+        f"Each layer has {ladder.each} trials at the same places. Value: validation accuracy after the last epoch, "
+        f"averaged over seeds; a run that diverged counts as chance ({100 * ladder.chance:.0f} %). "
+        f"Noise: {ladder.noise()}; a difference counts if its {100 * CONFIDENCE:.0f} % interval excludes zero. "
+        "The best of many trials flatters "
+        "each layer alike, and is no estimate of accuracy on new images. A learning rate is usable if the layer keeps "
+        f"{100 * USABLE:.0f} % of what it gains over chance at its best rung, no run there diverged, and no rung "
+        "between is worse; its width is between rungs, at least (≥) where the ladder ends first."
+    )
+
+
+def _winner(ladder: Ladder) -> Finding:
+    question = "Which layer is best at its own best setting, with equal trials?"
+    first, *others = layers(ladder)
+    best = ladder.best(first)
+    told = "; ".join(f"{layer} {p!s} % ({p.place})" for layer in layers(ladder) for p in [ladder.best(layer)])
+    if not others:
+        return Finding(question, f"only {first} was run", f"{told}.")
+    level = [
+        layer for layer in others if best.mean - ladder.best(layer).mean <= ladder.uncertainty(best, ladder.best(layer))
+    ]
+    second = ladder.best(others[0])
+    lead_points, error = 100 * (best.mean - second.mean), 100 * ladder.uncertainty(best, second)
+    text = f"{told}. {first} is {lead_points:.1f} ± {error:.1f} points above {others[0]}."
+    if level:
+        return Finding(question, f"no winner: {listed([first, *level])} cannot be told apart", text)
+    return Finding(question, first, text)
+
+
+def _fairness(ladder: Ladder) -> Finding | None:
+    """How much of each layer's distance to BN-ReLU is the setting that the report gave it."""
+    if RIVAL not in ladder.points:
+        return None
+    rival_there, rival_best = ladder.at(RIVAL, REPORTS_SETTING), ladder.best(RIVAL)
+    if rival_there is None:
+        return None
+    told, answers = [], []
+    for layer in layers(ladder):
+        there, best = ladder.at(layer, REPORTS_SETTING), ladder.best(layer)
+        if layer == RIVAL or there is None:
+            continue
+        before, after = 100 * (there.mean - rival_there.mean), 100 * (best.mean - rival_best.mean)
+        told.append(
+            f"{layer}: {before:+.1f} ± {100 * ladder.uncertainty(there, rival_there):.1f} points against {RIVAL} at "
+            f"the report's setting, {after:+.1f} ± {100 * ladder.uncertainty(best, rival_best):.1f} with each at its "
+            f"own best, which gives {layer} {100 * (best.mean - there.mean):.1f} points and {RIVAL} "
+            f"{100 * (rival_best.mean - rival_there.mean):.1f}"
+        )
+        answers.append(f"{layer} {before:+.1f}, then {after:+.1f}")
+    if not told:
+        return None
+    return Finding(
+        f"Was the report's setting ({REPORTS_SETTING}) fair? Points against {RIVAL} there, then with each at its best:",
+        "; ".join(answers),
+        "; ".join(told) + ".",
+    )
+
+
+def _pixels(ladder: Ladder) -> Finding | None:
+    kinds = {point.place.pixels for points in ladder.points.values() for point in points}
+    if len(kinds) < 2:
+        return None
+    told: list[str] = []
+    gaining: list[str] = []
+    losing: list[str] = []
+    for layer in layers(ladder):
+        raw = ladder.best(layer, lambda place: place.pixels == "raw")
+        standardized = ladder.best(layer, lambda place: place.pixels == "standardized")
+        gain, error = standardized.mean - raw.mean, ladder.uncertainty(standardized, raw)
+        told.append(f"{layer} {100 * gain:+.1f} ± {100 * error:.1f}")
+        if abs(gain) > error:
+            (gaining if gain > 0 else losing).append(layer)
+    parts = [f"helps {listed(gaining)}"] if gaining else []
+    parts += [f"harms {listed(losing)}"] if losing else []
+    return Finding(
+        "Does standardizing the pixels matter, each at its best learning rate?",
+        " and ".join(parts) or "no difference that can be told from noise",
+        f"Standardized minus raw, points: {'; '.join(told)}.",
+    )
+
+
+def _width(ladder: Ladder) -> Finding:
+    widths = {}
+    for layer in layers(ladder):
+        ranges = [usable(ladder, layer, optimizer, pixels) for optimizer, pixels in panels(ladder)]
+        widths[layer] = [0.0 if found is None else found.decades for found in ranges]
+    mean = {layer: sum(found) / len(found) for layer, found in widths.items()}
+    widest = [layer for layer in layers(ladder) if mean[layer] > max(mean.values()) - 0.05]
+    told = "; ".join(f"{layer} {mean[layer]:.1f}" for layer in layers(ladder))
+    return Finding(
+        "Which layer forgives the wrong learning rate?",
+        f"the widest: {listed(widest)}, {max(mean.values()):.1f} decades"
+        if max(mean.values()) > 0
+        else "no layer does",
+        f"Decades of usable learning rates, averaged over optimizers and pixels: {told}.",
+    )
+
+
+def _divergence(ladder: Ladder) -> Finding:
+    counts = {layer: sum(point.diverged for point in ladder.points[layer]) for layer in layers(ladder)}
+    lost = [layer for layer, count in counts.items() if count]
+    lowest = {
+        layer: min((p.place for p in ladder.points[layer] if p.diverged), key=lambda setting: setting.learning_rate)
+        for layer in lost
+    }
+    told = "; ".join(f"{layer} {counts[layer]} of {ladder.each}, the lowest {lowest[layer]}" for layer in lost)
+    return Finding(
+        "Which layers diverged?", listed(lost) if lost else "none, on this ladder", f"{told}." if told else ""
+    )
+
+
+def _range(found: Range | None) -> str:
+    return "none" if found is None else f"{found.low:g} to {found.high:g}"
+
+
+def _decades(found: Range | None) -> str:
+    if found is None:
+        return "0"
+    return f"{'≥ ' if found.open_below or found.open_above else ''}{found.decades:.1f}"

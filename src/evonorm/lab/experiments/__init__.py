@@ -1,0 +1,1 @@
+"""Experiments as data, from their axes to their listing."""

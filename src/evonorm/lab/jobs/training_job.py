@@ -1,0 +1,253 @@
+"""Trials of our own training: a sweep's parameters become a TrainConfig by name, a trial becomes a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import time
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evonorm.lab.errors import UserError
+from evonorm.lab.jobs.job import Job, Outcome, Reporter
+from evonorm.lab.sweep.distributions import quantile
+from evonorm.lab.sweep.schema import Sweep
+from evonorm.lab.training.config import Seeds, TrainConfig
+from evonorm.lab.training.progress import Silent
+from evonorm.lab.training.sinks import Recording, Wanted
+
+if TYPE_CHECKING:
+    from evonorm.lab.data.sets import ImageDataset
+
+# What an epoch of ours reports, and what Keras called two of them: a W&B file written for Keras runs unchanged.
+KERAS_NAMES = {"accuracy": "train_accuracy", "loss": "train_loss"}
+MOVED_SECONDS = 1.0
+METRICS = (
+    *("train_accuracy", "train_loss", "val_accuracy", "val_loss", "learning_rate", "images_per_second", "seconds"),
+    *KERAS_NAMES,
+)
+
+
+class Training:
+    """Trains networks in run folders below the sweep's; a stopped or killed run goes on from its checkpoint.
+
+    fixed: values of TrainConfig fields for every trial. fingerprint: of the data, for a repeated command to agree with.
+    sinks: where else the runs are shown.
+    sources: what `data` is in any trial; where nodes do not see this machine's disk, the images of these travel.
+    """
+
+    resumes = True
+    ships_folder = False
+
+    def __init__(
+        self,
+        fixed: Mapping[str, Any],
+        fingerprint: str,
+        sinks: Wanted | None = None,
+        sources: Iterable[str | None] = (),
+    ) -> None:
+        self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
+        self._sources = tuple(sources)
+        self._datasets: dict[str | None, ImageDataset] = {}
+
+    def cargo(self) -> dict[str | None, ImageDataset]:
+        """See Carrying."""
+        from evonorm.lab.data.sets import load
+
+        return {source: load(source) for source in self._sources}
+
+    def unload(self, cargo: dict[str | None, ImageDataset]) -> None:
+        """See Carrying."""
+        self._datasets = cargo
+
+    def describe(self) -> dict[str, Any]:
+        """See Target."""
+        fixed = {key: value for key, value in self._fixed.items() if key not in ("data", "device")}
+        return {"training": fixed, "data": self._fingerprint}
+
+    def place(self, parameters: dict[str, Any]) -> str | None:
+        """See Target: the run folder, one for all that comes to the same, as groups do in a network without them."""
+        from evonorm.lab.training.training import name_of
+
+        config = config_of({**self._fixed, **parameters})
+        return name_of(config, str(config.data))
+
+    def run(self, job: Job, reporter: Reporter) -> Outcome:
+        """See Target."""
+        from evonorm.lab.records import run_files
+        from evonorm.lab.training.training import run_folder, train
+
+        config = config_of({**self._fixed, **job.parameters})
+        dataset = self._loaded(config.data)
+        folder = run_folder(config, dataset, job.sweep_folder)
+        watch = _Watch(folder, reporter)
+        with Recording(self._sinks_of(job), job.sweep_folder, watch) as recording:
+            try:
+                record = train(config, dataset, job.sweep_folder, watch=recording, stop=reporter.stop_requested)
+            except KeyboardInterrupt:  # Ctrl-C reaches the whole terminal; here when there was no step left to stop at
+                record = run_files.read(folder)
+            recording.ended(record)
+        for epoch in record.metrics[watch.told :]:
+            watch.epoch(epoch)
+        diagnosis = record.summary.get("diagnosis") or {}
+        return Outcome(record.status, error=diagnosis.get("cause"), run=record.name)
+
+    def _sinks_of(self, job: Job) -> Wanted:
+        belongs = self._sinks.membership
+        config = {"trial": job.number} if belongs.job_type == "trial" else {}
+        return self._sinks.of(group=belongs.group or job.sweep_folder.resolve().name, config=config)
+
+    def _loaded(self, source: str | None) -> ImageDataset:
+        from evonorm.lab.data.sets import load
+
+        if source not in self._datasets:
+            self._datasets = {source: load(source)}  # one at a time: they are large
+        return self._datasets[source]
+
+
+class _Watch(Silent):
+    """Passes on how far the run is, and its epochs, first those of an earlier attempt."""
+
+    def __init__(self, folder: Path, reporter: Reporter) -> None:
+        self.told = 0
+        self._folder, self._reporter = folder, reporter
+        self._steps, self._done, self._moved = 1, 0, 0.0
+
+    def begin(self, name: str, *, steps: int, done: int) -> None:
+        from evonorm.lab.records import run_files
+
+        self._steps, self._done = steps, done
+        for epoch in run_files.read_metrics(self._folder):
+            self.epoch(epoch)
+
+    def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._moved >= MOVED_SECONDS:
+            self._moved = now
+            self._reporter.moved(self._done / self._steps)
+
+    def epoch(self, metrics: Mapping[str, Any]) -> None:
+        self.told += 1
+        self._reporter.tell({**metrics, **{ours: metrics[theirs] for ours, theirs in KERAS_NAMES.items()}})
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
+    """The run these parameters mean. Raises UserError naming a parameter that is unknown or does not fit."""
+    seeds: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, value in _flat(parameters):
+        of_seeds = name.startswith("seeds.")
+        (seeds if of_seeds else values)[name.removeprefix("seeds.")] = coerced(name, value)
+    return TrainConfig(**values, seeds=Seeds(**seeds))
+
+
+def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
+    """Tries every value a trial may get, before any runs. Returns notes; raises UserError with the value's path."""
+    _check_names(config_of(fixed))
+    notes = []
+    for parameter in sweep.parameters:
+        distribution = parameter.distribution
+        tried = distribution.values or (quantile(distribution, 1e-9), quantile(distribution, 1 - 1e-9))
+        for place, value in enumerate(tried):
+            at = parameter.place + (f".values[{place}]" if len(distribution.values) > 1 else "")
+            try:
+                _check_names(config_of({parameter.name: value}))
+            except UserError as error:
+                raise UserError(f"{at}: {error}") from None
+        if not distribution.choices and int in _types(parameter.name) and not isinstance(tried[0], int):
+            steps = "integer bounds, or q: 1" if distribution.kind == "uniform" else "an integer q"
+            raise UserError(
+                f"{parameter.place}: {parameter.name} takes integers, {distribution.kind} draws others; {steps}"
+            )
+        if distribution.kind == "int_uniform" and float in _types(parameter.name):
+            notes.append(
+                f"{parameter.place}: integer bounds draw integers alone, as W&B does; write {distribution.minimum}.0 "
+                f"for the numbers between, which {parameter.name} takes too"
+            )
+    if sweep.metric is not None and sweep.metric.name not in METRICS:
+        close = difflib.get_close_matches(sweep.metric.name, METRICS, n=1)
+        suggestion = f", did you mean {close[0]!r}?" if close else ""
+        raise UserError(
+            f"metric.name: training reports no {sweep.metric.name!r}{suggestion}; it reports {', '.join(METRICS)}"
+        )
+    return notes
+
+
+def _check_names(config: TrainConfig) -> None:
+    """Raises UserError for a layer or model that is not there; torch is imported only to look one up."""
+    try:
+        if config.layer != TrainConfig.layer:
+            from evonorm.layers import table
+
+            table.get(config.layer)
+        if config.model != TrainConfig.model:
+            from evonorm.models import zoo
+
+            zoo.known(config.model)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def names() -> list[str]:
+    """Every parameter that training knows."""
+    fields = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "seeds"]
+    return fields + [f"seeds.{field.name}" for field in dataclasses.fields(Seeds)]
+
+
+def _flat(parameters: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _types(name: str) -> tuple[Any, ...]:
+    owner, field = (Seeds, name[6:]) if name.startswith("seeds.") else (TrainConfig, name)
+    hint = typing.get_type_hints(owner).get(field)
+    if hint is None or name == "seeds":
+        close = difflib.get_close_matches(name, names(), n=1)
+        suggestion = f", did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"training has no parameter {name!r}{suggestion}; it knows {', '.join(names())}")
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def coerced(name: str, value: Any) -> Any:
+    """`value` as the parameter takes it: "1e-5" as a number, 3.0 as an integer, "true" as a switch.
+
+    Raises UserError for a name that training does not know, or a value that does not fit.
+    """
+    kinds = _types(name)
+    if value is None and type(None) in kinds:
+        return None
+    for kind in kinds:
+        if typing.get_origin(kind) is typing.Literal:
+            if value in typing.get_args(kind):
+                return value
+            raise UserError(f"{name} must be one of {', '.join(typing.get_args(kind))}: got {value!r}")
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            if str(value).lower() in ("true", "false"):
+                return str(value).lower() == "true"
+        elif kind is str:
+            if isinstance(value, str):
+                return value
+        elif kind in (int, float) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                continue
+            if kind is float:
+                return number
+            if number.is_integer():
+                return int(number)
+    wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise UserError(f"{name} takes {wanted}: got {value!r}")

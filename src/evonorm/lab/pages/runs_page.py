@@ -1,0 +1,159 @@
+"""The page of plain training runs: each data set's runs, the best first, with their curves, faults and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evonorm.lab.analysis import plain_runs, tables
+from evonorm.lab.analysis.comparison import Comparison
+from evonorm.lab.analysis.plain_runs import Runs, Task, accuracy, seed, setting
+from evonorm.lab.pages import html, pictures
+from evonorm.lab.pages.charts import Chart, Curve, curves
+from evonorm.lab.pages.grid import Cell, Grid, Row, link
+from evonorm.lab.pages.lines import PALETTE
+from evonorm.lab.records import export, run_files
+from evonorm.lab.records.run_files import Record
+
+LISTINGS = "config.json"  # one run's own folder; a folder of several has no file of its own
+# More settings than this in one chart cannot be told apart.
+MOST_CURVES = len(PALETTE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A data set's runs as the page shows them. undrawn: settings that the charts leave out."""
+
+    task: Task
+    answer: str
+    mixture: str
+    ranked: Grid
+    apart: Grid
+    charts: tuple[Chart, ...]
+    undrawn: int
+    data: str
+
+
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
+    """The page as text. Raises UserError if there is no run that can be read."""
+    found = plain_runs.read(folder)
+    alone = run_files.is_run(folder)
+    links = {run.name: link(folder if alone else folder / run.name, at or folder) for run in found.records}
+    return html.fill(
+        "runs.html.j2",
+        title=title(found),
+        parts=[_part(task, links) for task in found.tasks],
+        several=len(found.tasks) > 1,
+        networks=sorted({str(record.config.get("model") or "?") for record in found.records}),
+        conditions=tables.conditions(Comparison({}, {}, {}, found.records)),
+        unread=found.unread,
+        csv=html.as_csv(export.of_runs(found.records, {}), "runs.csv", "These runs"),
+    )
+
+
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
+    """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
+    return pictures.write(charts(folder), out, kind)
+
+
+def charts(folder: Path) -> dict[str, Chart]:
+    """The page's charts by the name of a file. Raises as render does."""
+    named: dict[str, Chart] = {}
+    tasks = plain_runs.read(folder).tasks
+    for task in tasks:
+        for chart in _charts(task)[0]:
+            words = f"{task.name} {chart.title}" if len(tasks) > 1 else chart.title
+            named[pictures.file_name(words.lower(), list(named))] = chart
+    return named
+
+
+def title(found: Runs) -> str:
+    """What the page is of: how many runs, of which layers, on which data."""
+    layers = list(dict.fromkeys(str(record.config.get("layer") or "?") for record in found.records))
+    count = len(found.records)
+    what = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+    data = " and ".join(dict.fromkeys(task.name for task in found.tasks))
+    return f"{count} training runs on {data}: {what}" if count > 1 else f"A training run on {data}: {what}"
+
+
+def _part(task: Task, links: Mapping[str, str]) -> Part:
+    drawn, undrawn = _charts(task)
+    train, test = (_images(task.records, name) for name in ("train_images", "test_images"))
+    data = f"{task.name}: {train} training and {test} validation images"
+    data += f", {len(task.dataset['classes'])} classes" if task.dataset.get("classes") else ""
+    data += f" (content {task.dataset['fingerprint']})" if task.dataset.get("fingerprint") else ""
+    ranked, apart = (_grid(task, some, links) for some in (task.ranked, task.apart))
+    return Part(task, plain_runs.answer(task), plain_runs.mixture(task), ranked, apart, drawn, undrawn, data)
+
+
+def _images(found: Sequence[Record], name: str) -> str:
+    counts = {int(record.dataset.get(name) or 0) for record in found}
+    return f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
+
+
+def _grid(task: Task, found: Sequence[Record], links: Mapping[str, str]) -> Grid:
+    """Answers first, then settings: a narrow screen shows the left of it."""
+    several = "model" in task.differing
+    rest = [name for name in task.differing if name not in plain_runs.COLUMNS]
+    header = [("layer", False), ("validation, %", True), ("training, %", True), ("status", False), ("epochs", True)]
+    header += [("network", False)] * several
+    header += [("groups", True), ("optimizer", False), ("learning rate", True), ("batch", True), ("seed", True)]
+    header += [("images", True)] + [("other settings", False)] * bool(rest)
+    header += [("best epoch, %", True), ("images/s", True), ("minutes", True), ("run", False)]
+    return Grid(tuple(header), tuple(_row(record, several, rest, links[record.name]) for record in found))
+
+
+def _row(record: Record, several: bool, rest: Sequence[str], address: str) -> Row:
+    best = (record.summary.get("best") or {}).get("val_accuracy")
+    done, planned = record.summary.get("epochs_done"), record.config.get("epochs")
+    done = len(record.metrics) if done is None else done
+    cells = [
+        Cell(setting(record, "layer")),
+        _percent(accuracy(record)),
+        _percent(accuracy(record, "train")),
+        Cell(record.status),
+        Cell(f"{done}" if done == planned else f"{done} of {'?' if planned is None else planned}", done),
+    ]
+    cells += [Cell(setting(record, "model"))] if several else []
+    cells += [_number(record, "groups"), Cell(setting(record, "optimizer"))]
+    cells += [_number(record, name) for name in ("learning_rate", "batch_size")]
+    cells += [Cell(seed(record)), _count(record.dataset.get("train_images"))]
+    cells += [Cell(", ".join(plain_runs.others(record, rest)) or "–")] if rest else []
+    cells += [_percent(best), Cell(tables.speed(record)), Cell(f"{float(record.summary.get('seconds') or 0) / 60:.1f}")]
+    return Row(record.status, (*cells, Cell(record.name, link=address)))
+
+
+def _number(record: Record, name: str) -> Cell:
+    return Cell(setting(record, name), record.config.get(name))
+
+
+def _count(value: int | None) -> Cell:
+    return Cell("–") if value is None else Cell(f"{value:,}", value)
+
+
+def _percent(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(f"{100 * value:.1f}", value)
+
+
+def _charts(task: Task) -> tuple[tuple[Chart, ...], int]:
+    """Loss and accuracy of the best settings, and how many settings they leave out."""
+    labels = list(
+        dict.fromkeys(task.label(record) for record in task.records if record.metrics or record in task.apart)
+    )
+    seeds = len({seed(record) for record in task.records}) > 1
+    shown = []
+    for record in task.records:
+        label = task.label(record)
+        if label in labels[:MOST_CURVES]:
+            colour = PALETTE[labels.index(label)] if _alike(task, labels[:MOST_CURVES]) else ""
+            shown.append(Curve(label, record, seed=f"seed {seed(record)}" if seeds else "", colour=colour))
+    drawn = tuple(curves(shown, quantity) for quantity in ("loss", "accuracy")) if shown else ()
+    return drawn, max(0, len(labels) - MOST_CURVES)
+
+
+def _alike(task: Task, labels: Sequence[str]) -> bool:
+    """Whether a colour a layer would not tell the settings apart."""
+    layers = {task.label(record): record.config.get("layer") for record in task.records}
+    shown = [layers[label] for label in labels]
+    return len(set(shown)) < len(shown)

@@ -1,0 +1,1 @@
+"""What is kept of runs, as plain files, readable without torch."""

@@ -1,1 +1,0 @@
-"""The page: reads records, imports no torch."""

@@ -1,0 +1,284 @@
+"""Experiments end to end on a little data set: plan, runs, resuming, failures, page."""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from evonorm.lab import machine
+from evonorm.lab.analysis.comparison import read
+from evonorm.lab.errors import UserError
+from evonorm.lab.experiments import architectures, batch_sizes, ladder, report_runs, reproduce
+from evonorm.lab.experiments.report_runs import Budget
+from evonorm.lab.jobs import campaign
+from evonorm.lab.jobs.executors import InThisProcess, Processes
+from evonorm.lab.jobs.job import Job, Outcome, Reporter
+from evonorm.lab.jobs.training_job import Training
+from evonorm.lab.pages import architectures_page, batches, page
+from evonorm.lab.records import run_files
+from evonorm.lab.training.training import run_folder
+from evonorm.layers import kernels
+from tests.lab.pictures import pictures, written
+
+TINY = Budget("tiny", 1, 16, 8, "a test")
+
+
+@pytest.fixture(autouse=True)
+def tiny_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(report_runs.BUDGETS, "tiny", TINY)
+    monkeypatch.setitem(ladder.LADDER_BUDGETS, "tiny", Budget("tiny", 1, 16, 8, "a test", batch_size=8))
+    monkeypatch.setitem(batch_sizes.BATCH_BUDGETS, "tiny", TINY)
+    monkeypatch.setitem(architectures.ARCHITECTURE_BUDGETS, "tiny", Budget("tiny", 1, 16, 8, "a test", batch_size=8))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """The little data set as a folder of images, which worker processes can read."""
+    return written(tmp_path / "pictures")
+
+
+class Here(Training):
+    """Trains on the data set it is given, in this process; before each run it may do something else."""
+
+    def __init__(self, before: Callable[[Job], None] = lambda job: None) -> None:
+        super().__init__({}, pictures().fingerprint)
+        self._before = before
+
+    def _loaded(self, source):
+        return pictures()
+
+    def run(self, job: Job, reporter: Reporter) -> Outcome:
+        self._before(job)
+        return super().run(job, reporter)
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=100)
+
+
+def comparison(out: Path, shown: Console, before: Callable[[Job], None] = lambda job: None, **chosen) -> reproduce.Plan:
+    only = chosen.pop("only", None)
+    plan = reproduce.comparison(pictures(), out, budget="tiny", experiments=reproduce.choose(only), **chosen)
+    reproduce.reproduce(plan, pictures(), out, shown, lambda target: InThisProcess(Here(before)))
+    return plan
+
+
+def test_twenty_two_entries_are_fourteen_runs(tmp_path: Path) -> None:
+    """Four published EvoNorms without augmentation are one function, four with it another; two BN-ReLU runs shared."""
+    runs = reproduce.comparison(pictures(), tmp_path, budget="full").runs
+    assert sum(len(run.entries) for run in runs) == 22
+    # bn-adam, bn-sgd, bn-sgd-aug twice, identity with and without augmentation, and eight EvoNorms as intended.
+    assert len(runs) == 4 + 2 + 8
+    served = {run.label for run in runs}
+    assert "bn-relu-adam" in served
+    assert "b0 (published), s0-g8 (published), s0-g16 (published), s0-g32 (published)" in served
+
+
+def test_from_data_to_page(tmp_path: Path) -> None:
+    out = console()
+    only = ["bn-relu-sgd", "b0", "s0-g32"]
+    plan = comparison(tmp_path, out, only=only, seeds=(0, 1))
+    assert [run.status for run in plan.runs] == ["finished"] * 8  # per seed: bn, identity, b0, s0
+    assert "8 of 8 runs" in out.file.getvalue()
+    content = run_files.read_json(plan.listing)
+    assert len(content["entries"]) == 3 * 2 * 2
+    assert content["dataset"]["train_images"] == 16
+    page.write(tmp_path, tmp_path / "report.html")
+    found = read(tmp_path)
+    assert found.seeds == [0, 1]
+    assert {id for id, _ in found.cells} == set(only)
+    assert found.cell("s0-g32", "published").same_as == ("b0", "published")
+    assert found.cell("s0-g32", "intended").records[0].summary["groups_in_force"]["48"] == 24
+    # Again: nothing is trained, nothing is lost.
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/checkpoint.pt")}
+    again = comparison(tmp_path, out, only=["b0"], seeds=(0,))
+    assert [run.status for run in again.runs] == ["finished"] * 2
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert len(run_files.read_json(plan.listing)["entries"]) == 12
+
+
+def test_worker_processes_make_the_same_runs(tmp_path: Path, source: str) -> None:
+    from evonorm.lab.data.sets import load
+
+    dataset = load(source)
+    rungs = list(ladder.rungs(["bn-relu", "evonorm-s0"], optimizers=["sgd"], pixels=["raw"], learning_rates=[0.01]))
+    plan = reproduce.learning_rate(dataset, tmp_path / "out", rungs, budget="tiny", data=source)
+    assert [run.label for run in plan.runs] == ["0.01, raw, seed 0"] * 2 + ["0.01, raw, seed 1"] * 2
+    reproduce.reproduce(plan, dataset, tmp_path / "out", console(), lambda target: Processes(target, 2))
+    assert [run.status for run in plan.runs] == ["finished"] * 4
+    entries = run_files.read_json(plan.listing)["entries"]
+    assert [(entry["layer"], entry["seed"]) for entry in entries] == [
+        ("bn-relu", 0),
+        ("evonorm-s0", 0),
+        ("bn-relu", 1),
+        ("evonorm-s0", 1),
+    ]
+    for entry in entries:
+        record = run_files.read(tmp_path / "out" / entry["run"])
+        assert (record.config["layer"], record.config["seeds"]["model"]) == (entry["layer"], entry["seed"])
+
+
+def test_batch_sizes_from_data_to_page(tmp_path: Path) -> None:
+    places = batch_sizes.places(["bn-relu", "evonorm-s0"], sizes=[4, 16], seeds=[0])
+    plan = reproduce.batch_size(pictures(), tmp_path, places, budget="tiny")
+    reproduce.reproduce(plan, pictures(), tmp_path, console(), lambda target: InThisProcess(Here()))
+    assert [run.status for run in plan.runs] == ["finished"] * 4
+    found = batches.read(tmp_path)
+    assert {layer: sorted(point.place for point in points) for layer, points in found.points.items()} == {
+        "bn-relu": [4, 16],
+        "evonorm-s0": [4, 16],
+    }
+    for run in plan.runs:
+        config = run_files.read(tmp_path / run.name).config
+        assert config["learning_rate"] == pytest.approx(0.01 * config["batch_size"] / 128)
+    page.write(tmp_path, tmp_path / "page.html")
+    assert "What does a batch of 4 cost, against one of 16" in (tmp_path / "page.html").read_text()
+    batches.picture(tmp_path, tmp_path / "picture.svg")
+    assert "<svg" in (tmp_path / "picture.svg").read_text()
+
+
+def test_architectures_from_data_to_page(tmp_path: Path) -> None:
+    places = architectures.places(["bn-relu", "evonorm-s0"], models=["mini-inception", "timm:test_resnet"], seeds=[0])
+    plan = reproduce.in_architectures(pictures(), tmp_path, places, budget="tiny")
+    assert plan.listing.name == "architectures-tiny-0123456789abcdef.json"
+    assert [run.label for run in plan.runs] == ["mini-inception, seed 0"] * 2 + ["timm:test_resnet, seed 0"] * 2
+    reproduce.reproduce(plan, pictures(), tmp_path, console(), lambda target: InThisProcess(Here()))
+    assert [run.status for run in plan.runs] == ["finished"] * 4
+    for entry in run_files.read_json(plan.listing)["entries"]:
+        config = run_files.read(tmp_path / entry["run"]).config
+        assert (config["model"], config["layer"]) == (entry["model"], entry["layer"])
+    found = architectures_page.read(tmp_path)
+    assert architectures_page.models(found) == ["mini-inception", "timm:test_resnet"]
+    page.write(tmp_path, tmp_path / "page.html")
+    assert "Is evonorm-s0 better than bn-relu?" in (tmp_path / "page.html").read_text()
+
+
+def test_a_model_is_listed_by_its_one_name(tmp_path: Path) -> None:
+    places = architectures.places(["bn-relu"], models=["resnet18", "torchvision:resnet18"], seeds=[0])
+    (run,) = reproduce.in_architectures(pictures(), tmp_path, places, budget="tiny").runs
+    assert {entry["model"] for entry in run.entries} == {"resnet18"}
+    with pytest.raises(UserError, match="no model is called 'resnet19'"):
+        reproduce.in_architectures(pictures(), tmp_path, architectures.places(models=["resnet19"]), budget="tiny")
+
+
+def test_architectures_differ_in_model_layer_and_seed_alone() -> None:
+    budget = architectures.ARCHITECTURE_BUDGETS["hour"]
+    places = list(architectures.places())
+    assert len(places) == len(set(places)) == 6 * 3 * 2
+    first, *others = [architectures.train_config(place, budget, data=None) for place in places]
+    varied = {name for other in others for name, value in vars(other).items() if value != getattr(first, name)}
+    assert varied == {"model", "layer", "seeds"}
+
+
+def test_batch_size_must_be_at_least_one() -> None:
+    with pytest.raises(UserError, match="at least 1: got 0"):
+        list(batch_sizes.places(["bn-relu"], sizes=[0]))
+
+
+def test_a_failed_run_does_not_stop_the_rest(tmp_path: Path) -> None:
+    attempts = []
+
+    def before(job: Job) -> None:
+        if job.parameters["layer"] == "none":
+            attempts.append(job.number)
+            raise RuntimeError("the roof fell in")
+
+    out = console()
+    plan = comparison(tmp_path, out, before, only=["b0"])
+    assert [run.status for run in plan.runs] == ["failed", "finished"]
+    assert len(attempts) == 2  # once more, then no more
+    assert "the roof fell in" in out.file.getvalue()
+
+
+def test_ctrl_c_stops_all_and_repeating_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(report_runs.BUDGETS, "tiny", Budget("tiny", 3, 16, 8, "a test"))
+    with monkeypatch.context() as patched:
+        epoch = campaign.Board.epoch
+
+        def pressed(self, run):
+            epoch(self, run)
+            signal.raise_signal(signal.SIGINT)
+
+        patched.setattr(campaign.Board, "epoch", pressed)
+        plan = comparison(tmp_path, console(), only=["b0"])
+        assert [run.status for run in plan.runs][1] == "waiting"
+        assert plan.runs[0].status in ("stopped", "finished")
+    assert len(run_files.read_json(plan.listing)["entries"]) == 2
+    page.write(tmp_path, tmp_path / "report.html")
+    plan = comparison(tmp_path, console(), only=["b0"])
+    assert [run.status for run in plan.runs] == ["finished"] * 2
+
+
+def test_the_live_table_shows_every_run(tmp_path: Path) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=160)
+    plan = comparison(tmp_path, terminal, only=["s0-g8"])
+    shown = terminal.file.getvalue()
+    for run in plan.runs:
+        assert run.name in shown
+    assert "2 of 2 runs" in shown
+
+
+def test_unknown_experiments_are_named() -> None:
+    with pytest.raises(UserError, match="no experiment is called 'b1'; choose from bn-relu-adam"):
+        reproduce.choose(["b0", "b1"])
+    assert [e.id for e in reproduce.choose(["s0-g8", "b0", "s0-g8"])] == ["s0-g8", "b0"]
+
+
+def test_a_broken_comparison_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"comparison-tiny-{pictures().fingerprint}.json").write_text('{"entries": 3}')
+    with pytest.raises(UserError, match="cannot use"):
+        comparison(tmp_path, console(), only=["b0"])
+
+
+def test_every_layer_gets_the_same_trials() -> None:
+    rungs = list(ladder.rungs(["bn-relu", "evonorm-s0", "bn-relu"]))
+    assert len(rungs) == len(set(rungs)) == 2 * 8 * 2 * 2 * 2
+    places = [
+        {(r.optimizer, r.pixels, r.learning_rate, r.seed) for r in rungs if r.layer == layer}
+        for layer in ("bn-relu", "evonorm-s0")
+    ]
+    assert places[0] == places[1]
+    with pytest.raises(UserError, match="above 0: got -1"):
+        list(ladder.rungs(["bn-relu"], learning_rates=[-1.0]))
+
+
+def test_a_rung_changes_nothing_but_its_place() -> None:
+    first, *others = [
+        ladder.train_config(rung, ladder.LADDER_BUDGETS["hour"], data=None)
+        for rung in ladder.rungs(["evonorm-s0"], learning_rates=[0.01, 0.1])
+    ]
+    varied = {name for other in others for name, value in vars(other).items() if value != getattr(first, name)}
+    assert varied == {"learning_rate", "optimizer", "standardize", "seeds"}
+
+
+def test_a_second_command_on_one_folder_is_refused_with_words(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def second(job: Job) -> None:
+        with pytest.raises(UserError) as caught:
+            comparison(tmp_path, console())
+        refused.append(str(caught.value))
+
+    plan = comparison(tmp_path, console(), second)
+    assert {run.status for run in plan.runs} <= {"finished", "diverged"}
+    assert refused
+    for told in refused:
+        assert told.startswith(f"another command is training the runs in {tmp_path} (process ")
+        assert told.endswith("); wait for it, or choose another --out")
+
+
+def test_the_plan_carries_what_its_machine_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned on a machine with bf16 and kernels, trained on one with neither: the same folders."""
+    monkeypatch.setattr(machine, "fast_precision", lambda device: ("bf16", "a test"))
+    monkeypatch.setattr(kernels, "_REASON", None)
+    plan = reproduce.comparison(pictures(), tmp_path, budget="tiny")
+    assert {run.config.precision for run in plan.runs} == {"bf16"}
+    monkeypatch.setattr(machine, "fast_precision", lambda device: ("fp32", "a test"))
+    monkeypatch.setattr(kernels, "_REASON", "not built")
+    for run in plan.runs:
+        assert run_folder(run.config, pictures(), tmp_path).name == run.name

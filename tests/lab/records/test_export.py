@@ -1,0 +1,193 @@
+"""Tables of runs, comparisons and sweeps, read back from CSV and Parquet: names, types, nulls."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evonorm import cli
+from evonorm.lab.errors import UserError
+from evonorm.lab.records import export, listings, run_files
+from evonorm.lab.sweep import run as run_sweep
+from evonorm.lab.training.config import TrainConfig
+from tests.lab.sweep.toys import curve
+from tests.lab.training.test_sinks import metrics, run_folder
+
+NEEDS_PYARROW = pytest.mark.skipif(
+    importlib.util.find_spec("pyarrow") is None and not os.environ.get("CI"), reason="pyarrow is not installed"
+)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_parquet(path: Path) -> Any:
+    from pyarrow import parquet
+
+    return parquet.read_table(path)
+
+
+def runs(folder: Path) -> Path:
+    run_folder(folder / "a", 3)
+    run_folder(folder / "b", 0, "running")
+    summary = run_files.read_json(folder / "b" / "summary.json")
+    broken = {"status": "diverged", "diagnosis": {"cause": "too fast, says\nthe layer"}}
+    run_files.write_json(folder / "b" / "summary.json", summary | broken)
+    entries = [{"experiment": id, "variant": "intended", "seed": 0, "run": "a"} for id in ("b0", "s0-g8")]
+    run_files.write_json(folder / "comparison-quick-00ff.json", {"entries": entries})
+    return folder
+
+
+def test_runs_as_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", str(runs(tmp_path / "runs")), "--csv", str(tmp_path / "t.csv")]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 't.csv'}: 2 rows, ")
+    one, two = read_csv(tmp_path / "t.csv")
+    assert (one["run"], one["experiments"], one["status"]) == ("a", "b0 intended; s0-g8 intended", "finished")
+    assert (one["config.learning_rate"], one["config.seeds.model"], one["config.groups"]) == ("0.01", "3", "")
+    assert (one["last.epoch"], one["last.val_loss"]) == ("3", "")
+    assert float(one["best.val_accuracy"]) == metrics(3)["val_accuracy"]
+    assert (two["status"], two["diagnosis"], two["last.epoch"]) == ("diverged", "too fast, says\nthe layer", "")
+
+
+@NEEDS_PYARROW
+def test_runs_as_parquet(tmp_path: Path) -> None:
+    assert cli.main(["export", str(runs(tmp_path / "runs")), "--parquet", str(tmp_path / "t.parquet")]) == 0
+    table = read_parquet(tmp_path / "t.parquet")
+    kinds = {field.name: str(field.type) for field in table.schema}
+    assert kinds["config.learning_rate"] == "double"
+    # Also where every value is null.
+    assert (kinds["config.groups"], kinds["config.augment"], kinds["last.val_loss"]) == ("int64", "bool", "double")
+    assert table["config.seeds.model"].to_pylist() == [3, 3]
+    assert table["best.val_accuracy"].to_pylist() == [metrics(3)["val_accuracy"], None]
+
+
+def test_columns_do_not_depend_on_the_runs(tmp_path: Path) -> None:
+    some = export.read(runs(tmp_path / "runs"))
+    assert list(some.columns) == list(export.read(tmp_path / "runs" / "a").columns)
+    assert {f"config.{name}" for name in TrainConfig.__dataclass_fields__ if name != "seeds"} <= set(some.columns)
+    assert set(some.columns) >= {name for row in some.rows for name in row}
+    assert list(some.columns)[:3] == ["run", "experiments", "status"]
+
+
+@NEEDS_PYARROW
+def test_runs_of_every_experiment(tmp_path: Path) -> None:
+    """In the words of the entry: what the experiment varies, in the listing's order, without the seed."""
+    from evonorm.lab.experiments import reproduce
+    from evonorm.lab.experiments.architectures import Place as InModel
+    from evonorm.lab.experiments.batch_sizes import Place
+    from evonorm.lab.experiments.ladder import Rung
+    from tests.lab.pictures import pictures
+
+    plans = (
+        reproduce.learning_rate(pictures(), tmp_path, [Rung("evonorm-s0", "sgd", "raw", 1e-5, s) for s in (0, 1)]),
+        reproduce.batch_size(pictures(), tmp_path, [Place("evonorm-s0", 16, 0)]),
+        reproduce.in_architectures(pictures(), tmp_path, [InModel("mini-inception", "bn-relu", 0)]),
+        reproduce.comparison(pictures(), tmp_path, experiments=reproduce.choose(["b0"]), variants=["intended"]),
+    )
+    words = [
+        *["learning-rate evonorm-s0 sgd raw 1e-05"] * 2,
+        "batch-size evonorm-s0 16",
+        "architectures mini-inception bn-relu",
+        "b0 intended",
+    ]
+    names = [run.name for plan in plans for run in plan.runs]
+    for plan in plans:
+        listings.write(plan.listing, pictures(), plan.budget, [entry for run in plan.runs for entry in run.entries])
+    for name in names:
+        run_folder(tmp_path / name, 1)
+    run_files.write_json(tmp_path / "another-plan-of-mine.json", {"sites": []})
+    found = {row["run"]: row["experiments"] for row in export.read(tmp_path).rows}
+    assert [found[name] for name in names] == words
+    # A run may serve several experiments.
+    entry = {"layer": "bn-relu", "batch_size": 4, "seed": 0, "run": names[-1]}
+    listings.write(tmp_path / "batch-size-hour-00ff.json", pictures(), plans[1].budget, [entry])
+    assert listings.stands_for(tmp_path)[names[-1]] == ["batch-size bn-relu 4", "b0 intended"]
+
+
+def test_a_listing_that_cannot_be_read(tmp_path: Path) -> None:
+    run_files.write_json(runs(tmp_path) / "comparison-hour-00ff.json", {"entries": [{"experiment": "b0"}]})
+    with pytest.raises(UserError, match=r"comparison-hour-00ff\.json is not a listing that can be read: .*'run'"):
+        export.read(tmp_path)
+
+
+def test_a_row_an_epoch(tmp_path: Path) -> None:
+    files = {"--csv": tmp_path / "t.csv", "--parquet": tmp_path / "t.parquet"}
+    options = [word for name, path in files.items() for word in (name, str(path))]
+    assert cli.main(["export", str(runs(tmp_path / "runs")), "--metrics", *options]) == 0
+    assert [(row["run"], row["epoch"]) for row in read_csv(files["--csv"])] == [("a", "1"), ("a", "2"), ("a", "3")]
+    table = read_parquet(files["--parquet"])
+    assert table["val_accuracy"].to_pylist() == [metrics(epoch)["val_accuracy"] for epoch in (1, 2, 3)]
+    assert [str(table.schema.field(name).type) for name in ("epoch", "val_loss")] == ["int64", "double"]
+
+
+@NEEDS_PYARROW
+def test_a_sweep_of_a_function(tmp_path: Path) -> None:
+    parameters = {"x": {"values": [1, 2]}, "net": {"parameters": {"name": {"value": "wide"}}}}
+    config = {"method": "grid", "metric": {"name": "loss"}, "parameters": parameters}
+    result = run_sweep(config, curve, out=tmp_path / "out", workers=0, show=False)
+    arguments = ["export", str(tmp_path / "out"), "--parquet", str(tmp_path / "t.parquet")]
+    assert cli.main(arguments) == 0
+    table = read_parquet(tmp_path / "t.parquet")
+    assert table.column_names == [
+        *("trial", "run", "status", "metric", "value", "reports", "seconds", "error"),
+        *("param.net.name", "param.x", "last.step", "last.loss"),
+    ]
+    rows = table.to_pylist()
+    assert [(row["trial"], row["param.x"], row["param.net.name"]) for row in rows] == [(0, 1, "wide"), (1, 2, "wide")]
+    assert [row["value"] for row in rows] == [trial.value for trial in result.trials]
+    assert [str(table.schema.field(name).type) for name in ("param.x", "last.step")] == ["int64", "double"]
+    assert cli.main([*arguments, "--metrics"]) == 0
+    table = read_parquet(tmp_path / "t.parquet")
+    assert table.column_names == ["trial", "report", "step", "loss"]
+    assert len(table) == 18
+    assert table["loss"].to_pylist()[:2] == [2.0, 1.5]
+
+
+def test_a_sweep_of_training(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("method: grid\nmetric: {name: val_loss}\nparameters: {learning_rate: {values: [1e-3]}}")
+    settings = ["train_images=10", "test_images=10", "batch_size=10", "precision=fp32", "epochs=1", "layer=bn-relu"]
+    out = ["--out", str(tmp_path / "out"), "--workers", "1", "--data", "digits"]
+    assert cli.main(["sweep", str(file), *out, "--set", *settings]) == 0
+    (row,) = export.read(tmp_path / "out").rows
+    (record,) = run_files.read_all(tmp_path / "out").records
+    assert (row["param.learning_rate"], row["config.learning_rate"], row["run"]) == (0.001, 0.001, record.name)
+    assert row["last.val_loss"] == record.metrics[0]["val_loss"] == row["value"]
+    (report,) = export.read(tmp_path / "out", metrics=True).rows
+    assert report["train_accuracy"] == report["accuracy"] == record.metrics[0]["train_accuracy"]
+
+
+def test_a_metric_called_as_a_column() -> None:
+    assert export._unclashing({"trial": 1, "loss": 2}) == {"metric.trial": 1, "loss": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs"], "export to what? give --csv FILE or --parquet FILE"),
+        (["nowhere", "--csv", "x.csv"], "there is no folder nowhere"),
+        (["empty", "--csv", "x.csv"], "there is no run and no sweep in empty"),
+        (["runs", "--parquet", "x.parquet"], "--parquet needs pyarrow: pip install 'evonorm[parquet]'"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    runs(tmp_path / "runs")
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["export", *arguments]) == cli.USER_ERROR
+    assert message in capsys.readouterr().err
