@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from evonorm.layers.conversion import plan as plan
     from evonorm.layers.functional import norm_act as norm_act
     from evonorm.layers.modules import NormActivation as NormActivation
+    from evonorm.layers.table import add as add_layer
     from evonorm.layers.table import names as names
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "NormActivation",
     "Plan",
     "__version__",
+    "add_layer",
     "convert",
     "convert_sync",
     "from_timm",
@@ -46,6 +48,7 @@ __all__ = [
 _SUBMODULES = ("functional", "models")
 _HOME = {
     "NormActivation": "evonorm.layers.modules",
+    "add_layer": "evonorm.layers.table",
     "Plan": "evonorm.layers.conversion",
     "convert": "evonorm.layers.conversion",
     "convert_sync": "evonorm.layers.batches",
@@ -64,5 +67,5 @@ def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"evonorm.{name}")
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        return getattr(importlib.import_module(_HOME[name]), "add" if name == "add_layer" else name)
     raise AttributeError(f"module 'evonorm' has no attribute {name!r}")

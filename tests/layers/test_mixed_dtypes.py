@@ -44,10 +44,6 @@ def exact(row: NormAct, layer: NormActivation, x: torch.Tensor, dy: torch.Tensor
     setting = Setting(groups=layer.groups, eps=layer.eps, training=training)
     y = reference.evaluate(row, x, {**leaves, **running}, setting)
     y.backward(dy.double())
-    if row.native == "batch_norm" and training:  # torch keeps the unbiased variance
-        count = x.numel() // x.shape[1]
-        before = layer.running_var.double().clone()
-        running["running_var"] = 0.9 * before + (running["running_var"] - 0.9 * before) * count / (count - 1)
     return {"y": y.detach(), "dx": x.grad, **{f"d{n}": p.grad for n, p in leaves.items()}, **running}
 
 

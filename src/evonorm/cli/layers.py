@@ -65,11 +65,11 @@ def bench(options: Any) -> int:
 
 def layers(options: Any) -> int:
     """Prints the table; the exit code."""
-    from evonorm.layers.table import TABLE
+    from evonorm.layers.table import rows
 
-    width = max(len(row.name) for row in TABLE)
+    width = max(len(row.name) for row in rows())
     columns = _columns()
-    for row in TABLE:
+    for row in rows():
         own = ", ".join([*(("weight", "bias") if row.affine else ()), *row.parameters, *row.running]) or "none"
         print(_folded(f"{row.name:{width}}  y = {row.text}", columns, width + 2))
         print(_folded(f"{'':{width}}  parameters: {own}. Source: {row.source}", columns, width + 2))

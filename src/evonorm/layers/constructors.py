@@ -34,7 +34,7 @@ def norm_layer(
     """
     row = table.get(layer)
     if not row.normalizes_alone:
-        serve = ", ".join(other.name for other in table.TABLE if other.normalizes_alone)
+        serve = ", ".join(other.name for other in table.rows() if other.normalizes_alone)
         raise ValueError(
             f"{layer} does not normalize without its activation, and constructors add their own: build the model "
             f"with its default norm_layer, then evonorm.convert(model, {layer!r}); as norm_layer serve {serve}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ def norm_act(
     *,
     v: Tensor | None = None,
     tau: Tensor | None = None,
+    parameters: Mapping[str, Tensor] | None = None,
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
     training: bool = False,
@@ -40,7 +42,8 @@ def norm_act(
 
     x: (N, C, *) with one to three spatial dimensions; float32, float64, float16 or bfloat16; statistics are computed
     in float32 at least. y: as x, in shape, dtype and memory format. weight, bias, v, tau, running_mean, running_var:
-    (C,), each only for the layers that have it; a missing weight counts as 1, a missing bias as 0. When training,
+    (C,), each only for the layers that have it; a missing weight counts as 1, a missing bias as 0. parameters: those of
+    an added layer that has others, by name. When training,
     running statistics are updated in place, running = (1 - momentum) * running + momentum * batch, and no gradient
     flows into them; otherwise they stand in for the batch's. eps: default the layer's own. activate=False leaves
     affine alone of an EvoNorm, and normalization with affine of evonorm-s0a, -s1a, -s2a and the others.
@@ -55,7 +58,8 @@ def norm_act(
     another shape, is missing, or is none of the layer's, and if backend="kernel" does not serve, with the reason;
     TypeError if x is no tensor, or a number is none.
     """
-    tensors = (x, weight, bias, v, tau, running_mean, running_var)
+    others = dict(parameters or {})
+    tensors = (x, weight, bias, v, tau, *others.values(), running_mean, running_var)
     if has_torch_function_variadic(*tensors):
         dispatch: Any = handle_torch_function
         return dispatch(  # type: ignore[no-any-return]
@@ -67,6 +71,7 @@ def norm_act(
             bias,
             v=v,
             tau=tau,
+            parameters=parameters,
             running_mean=running_mean,
             running_var=running_var,
             training=training,
@@ -78,15 +83,16 @@ def norm_act(
             sync=sync,
         )
     row = table.get(layer)
-    parameters = {
+    given = {
         "weight": weight,
         "bias": bias,
         "v": v,
         "tau": tau,
+        **others,
         "running_mean": running_mean,
         "running_var": running_var,
     }
-    _check(row, x, parameters, training=training, activate=activate)
+    _check(row, x, given, training=training, activate=activate)
     if type(momentum) is not float:
         counted = "an average over all batches needs a count, which NormActivation(..., momentum=None) keeps"
         momentum = real("momentum", momentum, at_most=1.0, otherwise=counted)
@@ -101,10 +107,10 @@ def norm_act(
         replicas=_replicas() if sync and training and row.running else 1,
     )
     if _takes_kernel(row, x, setting, backend):
-        return kernels.evaluate(row, x, parameters, setting)
+        return kernels.evaluate(row, x, given, setting)
     # torch's own batch_norm knows one process alone.
     evaluate = native.evaluate if row.native and setting.replicas == 1 else reference.evaluate
-    return evaluate(row, x, parameters, setting)
+    return evaluate(row, x, given, setting)
 
 
 def _takes_kernel(row: table.NormAct, x: Tensor, setting: table.Setting, backend: Backend) -> bool:
@@ -145,16 +151,9 @@ def _check(
             raise ValueError(f"{row.name} has no {name}; it has {', '.join(sorted(known)) or 'no parameters'}")
         if value.shape != (channels,):
             raise ValueError(f"{name} must have one value a channel: got {tuple(value.shape)} for {channels} channels")
-    needed = [
-        *(row.parameters if activate else ()),
-        *(row.running if not training and _uses_running(row, activate) else ()),
-    ]
-    for name in needed:
-        if parameters[name] is None:
+    needed = row.read(activate=activate)
+    for name in (*needed.parameters, *(() if training else needed.running)):
+        if parameters.get(name) is None:
             when = " when not training" if name in row.running else ""
-            raise ValueError(f"{row.name} needs {name}{when}: pass {name}=..., one value a channel")
-
-
-def _uses_running(row: table.NormAct, activate: bool) -> bool:
-    # An EvoNorm without its activation is affine alone.
-    return activate or row.native is not None
+            how = f"{name}=..." if name in parameters else f"parameters={{{name!r}: ...}}"
+            raise ValueError(f"{row.name} needs {name}{when}: pass {how}, one value a channel")

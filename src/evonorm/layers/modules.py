@@ -80,11 +80,14 @@ class NormActivation(nn.Module):
         self.backend = backend
         self.sync = sync
 
+        used = row.read(activate=activate)
         self._initial = {"weight": 1.0, "bias": 0.0} if row.affine else {}
-        if activate:
-            self._initial |= row.parameters
-        self._running = row.running if activate or row.native else ()
-        for name in ("weight", "bias", "v", "tau"):
+        self._initial |= {name: row.parameters[name] for name in used.parameters}
+        self._running = used.running
+        self._others = tuple(name for name in used.parameters if name not in ("v", "tau"))
+        if taken := [name for name in self._others if hasattr(self, name)]:
+            raise ValueError(f"{layer}: a parameter cannot be called {taken[0]!r}, which every module has; rename it")
+        for name in ("weight", "bias", "v", "tau", *self._others):
             value = torch.empty(channels, device=device, dtype=dtype) if name in self._initial else None
             self.register_parameter(name, None if value is None else nn.Parameter(value))
         for name in ("running_mean", "running_var"):
@@ -141,6 +144,7 @@ class NormActivation(nn.Module):
             self.bias,
             v=self.v,
             tau=self.tau,
+            parameters={name: getattr(self, name) for name in self._others} if self._others else None,
             running_mean=self.running_mean,
             running_var=self.running_var,
             training=self.training,

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evonorm.layers.statistics import cast, exporting, unwatched
+from evonorm.layers.running import unwatched
+from evonorm.layers.statistics import cast, exporting
 from evonorm.layers.table import NormAct, Setting
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from evonorm.layers import running
 from evonorm.layers.statistics import Statistics, cast
-from evonorm.layers.table import NormAct, Parameters, Setting
+from evonorm.layers.table import NormAct, Setting
 
 
 def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:
     """y of the row's formula for x: (N, C, *), in x's dtype, computed in float32 or, for float64 x, in float64.
 
-    parameters: weight, bias, v, tau, running_mean, running_var by name, each (C,) or None; a missing weight counts
-    as 1, a missing bias as 0. Running statistics are updated in place when training.
+    parameters: weight, bias, the row's own, running_mean, running_var by name, each (C,) or None; a missing weight
+    counts as 1, a missing bias as 0. Running statistics are updated in place when training.
     """
     dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
     exact = cast(x, dtype)
@@ -41,12 +42,11 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
         training=setting.training,
         running_mean=parameters.get("running_mean"),
         running_var=parameters.get("running_var"),
-        momentum=setting.momentum,
         replicas=setting.replicas,
-        # There it stands in for torch's own layer, which knows one process alone.
-        unbiased=row.native is not None and setting.replicas > 1,
     )
-    own = Parameters(v=shaped("v"), tau=shaped("tau"))  # type: ignore[arg-type]
+    own = row.own(**{name: shaped(name) for name in row.parameters})
     formula = row.formula if setting.activate else row.linear
     y = formula(exact, statistics, own, affine)
+    if statistics.batch is not None:
+        running.blend(row, parameters, *statistics.batch, setting.momentum)
     return cast(y, x.dtype)

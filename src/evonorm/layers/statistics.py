@@ -17,10 +17,9 @@ class Statistics:
     Variances are biased (divided by the count) and centred before squaring, so a mean far from zero costs no
     precision. Standard deviations and root mean squares are sqrt(second moment + eps).
 
-    Batch statistics are taken from x when training, and are then blended into the running ones in place,
-    running = (1 - momentum) * running + momentum * batch, outside autograd; otherwise the running ones stand in. With
-    several replicas they are taken over the batches of all processes of torch.distributed, gradients included.
-    unbiased: the running variance takes the batch's times count / (count - 1), as torch's own batch norm does.
+    Batch statistics are taken from x when training, otherwise the running ones stand in. With several replicas they
+    are taken over the batches of all processes of torch.distributed, gradients included. Nothing is changed: `batch` is
+    what was taken, for running.blend.
     """
 
     def __init__(
@@ -32,9 +31,7 @@ class Statistics:
         training: bool = True,
         running_mean: Tensor | None = None,
         running_var: Tensor | None = None,
-        momentum: float = 0.1,
         replicas: int = 1,
-        unbiased: bool = False,
     ) -> None:
         self.x = x
         self.eps = eps
@@ -42,11 +39,15 @@ class Statistics:
         self.training = training
         self.running_mean = running_mean
         self.running_var = running_var
-        self.momentum = momentum
         self.replicas = replicas
-        self.unbiased = unbiased
+        # Mean and biased variance of the batch, (1, C, 1, ...), and the values a channel that they are taken over.
+        self.batch: tuple[Tensor, Tensor, int] | None = None
         self.space = tuple(range(2, x.dim()))
         self._moments: tuple[Tensor, Tensor] | None = None
+
+    def instance_mean(self) -> Tensor:
+        """Over space, per sample and channel: (N, C, 1, ...)."""
+        return self._instance()[0]
 
     def instance_std(self) -> Tensor:
         """Over space, per sample and channel: (N, C, 1, ...)."""
@@ -73,26 +74,23 @@ class Statistics:
         """Over batch and space, per channel: (1, C, 1, ...); the running mean when not training."""
         if not self.training:
             return self._running(self.running_mean)
-        mean, _, _ = self._batch()
-        self._blend(self.running_mean, mean)
-        return mean
+        return self._batch()[0]
 
     def batch_std(self) -> Tensor:
         """Over batch and space, per channel: (1, C, 1, ...); from the running variance when not training."""
         if not self.training:
             return (self._running(self.running_var) + self.eps).sqrt()
-        _, var, count = self._batch()
-        self._blend(self.running_var, var * (count / (count - 1)) if self.unbiased and count > 1 else var)
-        return (var + self.eps).sqrt()
+        return (self._batch()[1] + self.eps).sqrt()
 
     def _batch(self) -> tuple[Tensor, Tensor, int]:
-        count = self.x.numel() // self.x.shape[1]
-        means, variances = self._instance()
-        mean = means.mean(0, keepdim=True)
-        var = (variances + (means - mean).square()).mean(0, keepdim=True)
-        if self.replicas == 1:
-            return mean, var, count
-        return moments_over_replicas(mean, var, count)
+        if self.batch is None:
+            count = self.x.numel() // self.x.shape[1]
+            means, variances = self._instance()
+            mean = means.mean(0, keepdim=True)
+            var = (variances + (means - mean).square()).mean(0, keepdim=True)
+            whole = moments_over_replicas(mean, var, count) if self.replicas > 1 else (mean, var, count)
+            self.batch = whole
+        return self.batch
 
     def _instance(self) -> tuple[Tensor, Tensor]:
         if self._moments is None:
@@ -128,21 +126,6 @@ class Statistics:
     def _running(self, running: Tensor | None) -> Tensor:
         assert running is not None, "norm_act checks that running statistics are there when not training"
         return cast(running, self.x.dtype).view(1, -1, *[1] * len(self.space))
-
-    def _blend(self, running: Tensor | None, batch: Tensor) -> None:
-        # An empty batch has no statistics; its NaN must not reach the running ones.
-        if running is not None and self.x.numel() > 0:
-            unwatched(running).lerp_(batch.detach().flatten().to(running.dtype), self.momentum)
-
-
-def unwatched(running: Tensor) -> Tensor:
-    """Running statistics as they are updated: a backward that still holds them does not read them.
-
-    torch's batch_norm keeps what it was given for the backward, also in training, where it needs none of it; it changes
-    the tensors in place itself without autograd's knowledge, and so must whoever else does between the two. What does
-    read them, the backward in evaluation, is given a copy.
-    """
-    return running.data
 
 
 def exporting() -> bool:

@@ -1,33 +1,24 @@
-"""The table of layers: one row each, read by the module, the function, the tests, the command line and the docs."""
+"""The table of layers: one row each, read by the module, the function, the tests, the command line and the docs.
+
+A row is a name, a formula, a source and an epsilon; the rest is read off the formula. `add` makes more of them.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from collections.abc import Callable
+import re
+from collections import namedtuple
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from evonorm.layers.statistics import Statistics
+from evonorm.layers.formula import Affine, Formula, Reading, maximum, parse, read, relu, sigmoid, silu
 
 LIU = "Liu, Brock, Simonyan, Le 2020, arXiv 2004.02967"
 SINGH = "Singh, Krishnan 2019, arXiv 1911.09737"
 IOFFE = "Ioffe, Szegedy 2015, arXiv 1502.03167"
 WU = "Wu, He 2018, arXiv 1803.08494"
-
-
-class Parameters(NamedTuple):
-    """Per-channel parameters beside weight and bias, shaped to broadcast against x; None where a row has them not.
-
-    v: slope inside EvoNorm's sigmoid or maximum. tau: threshold of the thresholded linear unit.
-    """
-
-    v: Tensor
-    tau: Tensor
+_TORCHS = {"(x - mean_batch) / std_batch": "batch_norm", "(x - mean_group) / std_group": "group_norm"}
 
 
 class Setting(NamedTuple):
@@ -44,41 +35,69 @@ class Setting(NamedTuple):
     replicas: int = 1
 
 
-class Affine(Protocol):
-    """Weight and bias, by channel."""
-
-    def __call__(self, t: Tensor, /, *, over: Tensor | None = None) -> Tensor:
-        """t * weight + bias or, with `over`, a statistic that is small beside t: t / over * weight + bias."""
-
-
-Formula = Callable[[Tensor, Statistics, Parameters, Affine], Tensor]
+def _affine_alone(x: Any, s: Any, p: Any, affine: Affine) -> Any:
+    return affine(x)
 
 
 @dataclass(frozen=True)
 class NormAct:
-    """A layer: y = formula(x, statistics, parameters, affine) with affine(t) = t * weight + bias.
+    """A layer: y = formula(x, statistics, parameters, affine) with affine(t) = t * weight + bias; see formula.
 
-    text: the formula in words of mathematics. linear: what remains when the activation is off. variant_of: the row
-    with the same formula, from which this one differs in epsilon and linear alone: experiments leave it out, its
-    kernel is that row's.
-    parameters: those beside weight and bias, with their initial values. running: names of the running statistics.
-    grouped: has statistics over groups. affine: has weight and bias. native: torch has the layer itself
-    ("batch_norm", "group_norm"), and uses it before `activation`.
+    initial: of the parameters beside weight and bias; 0 where it does not name one. without: the formula when the
+    activation is off; default: what an outermost activation is applied to, and the affine alone where there is none.
+    variant_of: the row with the same formula, from which this one differs in epsilon and `without` alone: experiments
+    leave it out, its kernel is that row's.
+
+    Of the formula: text, in words of mathematics; parameters, those beside weight and bias with their initial values;
+    running, names of the running statistics; grouped, whether it has statistics over groups; affine, whether it has
+    weight and bias; native, torch's own name of what comes before the `activation` ("batch_norm", "group_norm"), if it
+    has it; linear, what remains when the activation is off; own, makes the formula's p. An added row pickles by its
+    text.
     """
 
     name: str
-    text: str
     formula: Formula
-    linear: Formula
     source: str
-    parameters: dict[str, float] = field(default_factory=dict)
-    running: tuple[str, ...] = ()
-    grouped: bool = False
-    affine: bool = True
     eps: float = 1e-5
-    native: str | None = None
-    activation: Callable[[Tensor], Tensor] | None = None
+    initial: Mapping[str, float] = field(default_factory=dict)
+    without: Formula | None = None
     variant_of: str | None = None
+
+    # Read off the formula, once: compilers follow plain attributes alone.
+    text: str = field(init=False)
+    parameters: dict[str, float] = field(init=False)
+    running: tuple[str, ...] = field(init=False)
+    grouped: bool = field(init=False)
+    affine: bool = field(init=False)
+    native: str | None = field(init=False)
+    activation: Callable[[Any], Any] | None = field(init=False)
+    linear: Formula = field(init=False)
+    reading: Reading = field(init=False, repr=False)
+    linear_reading: Reading = field(init=False, repr=False)
+    own: Callable[..., Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        found = read(self.formula)
+        inner = found.normalized
+        alone = parse(f"({inner}) * weight + bias") if inner else _affine_alone if found.affine else self.formula
+        for name, value in {
+            "reading": found,
+            "text": found.text,
+            "parameters": {name: self.initial.get(name, 0.0) for name in found.parameters},
+            "running": found.running,
+            "grouped": found.grouped,
+            "affine": found.affine,
+            "native": _TORCHS.get(inner) if found.activation else None,
+            "activation": found.activation,
+            "linear": self.without or alone,
+            "linear_reading": read(self.without or alone),
+            "own": namedtuple("Own", found.parameters),
+        }.items():
+            object.__setattr__(self, name, value)
+
+    def read(self, *, activate: bool) -> Reading:
+        """What the formula tells of itself, or what `linear` does, which may need less."""
+        return self.reading if activate else self.linear_reading
 
     @property
     def kernel(self) -> str:
@@ -90,108 +109,47 @@ class NormAct:
         """Whether a normalization remains when the activation is off."""
         return self.affine and self.linear is not _affine_alone
 
-
-def _affine_alone(x: Tensor, s: Statistics, p: Parameters, affine: Affine) -> Tensor:
-    return affine(x)
-
-
-def _evonorm(
-    name: str, text: str, formula: Formula, *, v: bool = False, batch: bool = False, grouped: bool = False
-) -> NormAct:
-    return NormAct(
-        name,
-        text=f"{text} * weight + bias",
-        formula=formula,
-        linear=_affine_alone,
-        source=LIU,
-        parameters={"v": 1.0} if v else {},
-        running=("running_var",) if batch else (),
-        grouped=grouped,
-    )
-
-
-@dataclass(frozen=True)
-class _Normalization:
-    """What the rivals share before their activation: over says the statistics' extent in the formula's text."""
-
-    over: str
-    normalize: Callable[[Tensor, Statistics], Tensor]
-    source: str
-    native: str
-    running: tuple[str, ...] = ()
-    grouped: bool = False
-
-
-_BATCH_NORM = _Normalization(
-    "batch",
-    lambda x, s: (x - s.batch_mean()) / s.batch_std(),
-    IOFFE,
-    "batch_norm",
-    running=("running_mean", "running_var"),
-)
-_GROUP_NORM = _Normalization("group", lambda x, s: (x - s.group_mean()) / s.group_std(), WU, "group_norm", grouped=True)
-
-
-def _rival(name: str, norm: _Normalization, activation: Callable[[Tensor], Tensor]) -> NormAct:
-    return NormAct(
-        name,
-        text=f"{activation.__name__}((x - mean_{norm.over}) / std_{norm.over} * weight + bias)",
-        formula=lambda x, s, p, affine: activation(affine(norm.normalize(x, s))),
-        linear=lambda x, s, p, affine: affine(norm.normalize(x, s)),
-        source=norm.source,
-        running=norm.running,
-        grouped=norm.grouped,
-        native=norm.native,
-        activation=activation,
-    )
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.name in _BUILT_IN:
+            return get, (self.name,)
+        without = None if self.without is None else read(self.without).text
+        for text in filter(None, (self.text, without)):
+            parse(text)  # or it would fail where it arrives
+        return _added_elsewhere, (self.name, self.text, dict(self.initial), self.source, self.eps, without)
 
 
 _ROWS_OF_LIU = (
-    _evonorm(
+    NormAct(
         "evonorm-b0",
-        "x / max(std_batch, v * x + std_instance)",
-        lambda x, s, p, affine: affine(x / torch.maximum(s.batch_std(), p.v * x + s.instance_std())),
-        v=True,
-        batch=True,
+        lambda x, s, p, affine: affine(x / maximum(s.batch_std(), p.v * x + s.instance_std())),
+        LIU,
+        initial={"v": 1.0},
     ),
-    _evonorm(
+    NormAct(
         "evonorm-b1",
-        "x / max(std_batch, (x + 1) * rms_instance)",
-        lambda x, s, p, affine: affine(x / torch.maximum(s.batch_std(), (x + 1) * s.instance_rms())),
-        batch=True,
+        lambda x, s, p, affine: affine(x / maximum(s.batch_std(), (x + 1) * s.instance_rms())),
+        LIU,
     ),
-    _evonorm(
+    NormAct(
         "evonorm-b2",
-        "x / max(std_batch, rms_instance - x)",
-        lambda x, s, p, affine: affine(x / torch.maximum(s.batch_std(), s.instance_rms() - x)),
-        batch=True,
+        lambda x, s, p, affine: affine(x / maximum(s.batch_std(), s.instance_rms() - x)),
+        LIU,
     ),
-    _evonorm(
+    NormAct(
         "evonorm-s0",
-        "x * sigmoid(v * x) / std_group",
-        lambda x, s, p, affine: affine(x * torch.sigmoid(p.v * x), over=s.group_std()),
-        v=True,
-        grouped=True,
+        lambda x, s, p, affine: affine(x * sigmoid(p.v * x), over=s.group_std()),
+        LIU,
+        initial={"v": 1.0},
     ),
-    _evonorm(
-        "evonorm-s1",
-        "silu(x) / std_group",
-        lambda x, s, p, affine: affine(F.silu(x), over=s.group_std()),
-        grouped=True,
-    ),
-    _evonorm(
-        "evonorm-s2",
-        "silu(x) / rms_group",
-        lambda x, s, p, affine: affine(F.silu(x), over=s.group_rms()),
-        grouped=True,
-    ),
+    NormAct("evonorm-s1", lambda x, s, p, affine: affine(silu(x), over=s.group_std()), LIU),
+    NormAct("evonorm-s2", lambda x, s, p, affine: affine(silu(x), over=s.group_rms()), LIU),
 )
 
 
-def _normalizing(row: NormAct, linear: Formula) -> NormAct:
+def _normalizing(row: NormAct, without: Formula) -> NormAct:
     """timm's variant of a row, as its checkpoints have it: without its activation it still normalizes."""
     source = f"timm (epsilon 1e-3; normalizes without its activation too), after {row.source}"
-    return dataclasses.replace(row, name=f"{row.name}a", linear=linear, eps=1e-3, source=source, variant_of=row.name)
+    return NormAct(f"{row.name}a", row.formula, source, 1e-3, row.initial, without, row.name)
 
 
 _S0, _S1, _S2 = (row for row in _ROWS_OF_LIU if row.grouped)
@@ -201,39 +159,32 @@ TABLE = (
     _normalizing(_S0, lambda x, s, p, affine: affine(x, over=s.group_std())),
     _normalizing(_S1, lambda x, s, p, affine: affine(x, over=s.group_std())),
     _normalizing(_S2, lambda x, s, p, affine: affine(x, over=s.group_rms())),
-    NormAct(
-        "frn-tlu",
-        text="max(x / rms_instance * weight + bias, tau)",
-        formula=lambda x, s, p, affine: torch.maximum(affine(x, over=s.instance_rms()), p.tau),
-        linear=lambda x, s, p, affine: affine(x, over=s.instance_rms()),
-        source=SINGH,
-        parameters={"tau": 0.0},
-    ),
-    _rival("bn-relu", _BATCH_NORM, F.relu),
-    _rival("bn-silu", _BATCH_NORM, F.silu),
-    _rival("gn-relu", _GROUP_NORM, F.relu),
-    _rival("gn-silu", _GROUP_NORM, F.silu),
-    NormAct(
-        "none",
-        text="x",
-        formula=lambda x, s, p, affine: x,
-        linear=lambda x, s, p, affine: x,
-        source="the identity: what the report's EvoNorm layers were",
-        affine=False,
-    ),
+    NormAct("frn-tlu", lambda x, s, p, affine: maximum(affine(x, over=s.instance_rms()), p.tau), SINGH),
+    NormAct("bn-relu", lambda x, s, p, affine: relu(affine((x - s.batch_mean()) / s.batch_std())), IOFFE),
+    NormAct("bn-silu", lambda x, s, p, affine: silu(affine((x - s.batch_mean()) / s.batch_std())), IOFFE),
+    NormAct("gn-relu", lambda x, s, p, affine: relu(affine((x - s.group_mean()) / s.group_std())), WU),
+    NormAct("gn-silu", lambda x, s, p, affine: silu(affine((x - s.group_mean()) / s.group_std())), WU),
+    NormAct("none", lambda x, s, p, affine: x, "the identity: what the report's EvoNorm layers were"),
 )
 
+_BUILT_IN = frozenset(row.name for row in TABLE)
 _ROWS = {row.name: row for row in TABLE}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]*")
+
+
+def rows() -> tuple[NormAct, ...]:
+    """Every layer, the table's first, then those added, in their order."""
+    return tuple(_ROWS.values())
 
 
 def names() -> tuple[str, ...]:
-    """The names of all layers, in the table's order."""
+    """The names of all layers, in the order of `rows`."""
     return tuple(_ROWS)
 
 
 def distinct() -> tuple[str, ...]:
     """The names without variants: what an experiment on every layer trains."""
-    return tuple(row.name for row in TABLE if row.variant_of is None)
+    return tuple(row.name for row in rows() if row.variant_of is None)
 
 
 def get(name: str) -> NormAct:
@@ -243,3 +194,54 @@ def get(name: str) -> NormAct:
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(_ROWS)}"
         raise ValueError(f"no layer is called {name!r}; {hint}")
     return _ROWS[name]
+
+
+def add(
+    name: str,
+    formula: Formula | str,
+    *,
+    initial: Mapping[str, float] | None = None,
+    source: str = "",
+    eps: float = 1e-5,
+    without: Formula | str | None = None,
+) -> NormAct:
+    """Adds a layer, for the module, the converter and the lab, and returns its row.
+
+    formula: a function of x, its statistics s, its parameters p and affine, or its text, as `x / rms_group * weight +
+    bias`. p.anything is a parameter, one value a channel; initial: where each starts, 0 where it is not named. without:
+    the formula when the activation is off. The same layer may be added again.
+
+    Raises ValueError if the name is taken or is none, the formula cannot be followed, or `initial` names no parameter.
+
+        evonorm.add_layer("rms-silu", lambda x, s, p, affine: affine(x * (p.v * x).sigmoid(), over=s.group_rms()),
+                          initial={"v": 1.0})
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"a layer's name is of letters, digits and ' ._()-', and begins with one of the first two: got {name!r}"
+        )
+    row = NormAct(
+        name,
+        parse(formula) if isinstance(formula, str) else formula,
+        source,
+        eps,
+        dict(initial or {}),
+        parse(without) if isinstance(without, str) else without,
+    )
+    unknown = [key for key in row.initial if key not in row.reading.parameters]
+    if unknown:
+        there = ", ".join(row.reading.parameters) or "none"
+        raise ValueError(f"{name} has no parameter {unknown[0]!r} to begin with a value; its formula has {there}")
+    if clash := {"weight", "bias", "running_mean", "running_var", "x"} & set(row.parameters):
+        raise ValueError(f"{name}: a parameter cannot be called {clash.pop()!r}; affine brings weight and bias")
+    known = _ROWS.get(name)
+    if known is not None and (known.text, known.parameters, known.eps) != (row.text, row.parameters, row.eps):
+        raise ValueError(f"a layer is called {name!r} already: y = {known.text}; give this one another name")
+    return _ROWS.setdefault(name, row)
+
+
+def _added_elsewhere(
+    name: str, text: str, initial: dict[str, float], source: str, eps: float, without: str | None
+) -> NormAct:
+    """A row of another process, added here too."""
+    return add(name, text, initial=initial, source=source, eps=eps, without=without)

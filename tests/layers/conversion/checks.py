@@ -7,7 +7,6 @@ count knows how the converter finds them.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from evonorm.layers import table
 from evonorm.layers.conversion import Site
 from evonorm.layers.conversion.kinds import OWN as OWN_FORMULA
 from evonorm.layers.conversion.kinds import norm_of
-from evonorm.layers.table import NormAct
+from evonorm.layers.formula import Formula
 
 ACTIVATIONS = {
     "relu",
@@ -83,19 +82,20 @@ class Counts:
 @contextmanager
 def own_rows() -> Iterator[None]:
     """Rows `bn-LABEL` and `gn-LABEL` for every label of OWN, for the time of a test of own kinds."""
-    rows = {}
-    for label, activation in OWN.items():
-        for family in ("bn", "gn"):
-            plain = table.get(f"{family}-relu")
-
-            def formula(*given: Any, activation: Any = activation, plain: NormAct = plain) -> Tensor:
-                result: Tensor = activation(plain.linear(*given))
-                return result
-
-            name = f"{family}-{label}"
-            rows[name] = dataclasses.replace(plain, name=name, formula=formula, activation=activation)
-    with mock.patch.dict(table._ROWS, rows):
+    with mock.patch.dict(table._ROWS):
+        for label, activation in OWN.items():
+            for family, extent in (("bn", "batch"), ("gn", "group")):
+                if f"{family}-{label}" not in table.names():
+                    table.add(f"{family}-{label}", _normalized(extent, activation))
         yield
+
+
+def _normalized(extent: str, activation: Any) -> Formula:
+    def formula(x: Any, s: Any, p: Any, affine: Any) -> Any:
+        mean, std = getattr(s, f"{extent}_mean"), getattr(s, f"{extent}_std")
+        return activation(affine((x - mean()) / std()))
+
+    return formula
 
 
 def counts(model: nn.Module, run: Run) -> Counts:

@@ -11,8 +11,9 @@ import warnings
 import torch
 from torch import Tensor
 
+from evonorm.layers import running
 from evonorm.layers.kernels import library, ops
-from evonorm.layers.statistics import exporting, unwatched
+from evonorm.layers.statistics import exporting
 from evonorm.layers.table import NormAct, Setting
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -77,7 +78,7 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
 
     The second derivative is the reference's, composed of tensor operations, and as slow.
     """
-    extra = parameters.get("v" if "v" in row.parameters else "tau")
+    extra = parameters.get(next(iter(row.parameters), ""))
     given = None
     if row.running and not setting.training:
         given = _running_moments(parameters)
@@ -95,7 +96,7 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
         y, _, batch = ops.FORWARD(*call)
         count = x.numel() // x.shape[1]
     if row.running and setting.training:
-        _blend(row, parameters, batch, count, setting.momentum)
+        running.blend(row, parameters, batch[0], batch[1], count, setting.momentum)
     return y  # type: ignore[no-any-return]
 
 
@@ -127,13 +128,3 @@ def _running_moments(parameters: dict[str, Tensor | None]) -> Tensor:
     assert var is not None, "norm_act checks that running statistics are there when not training"
     mean = parameters.get("running_mean")
     return torch.stack([torch.zeros_like(var) if mean is None else mean, var]).float()
-
-
-def _blend(row: NormAct, parameters: dict[str, Tensor | None], batch: Tensor, count: int, momentum: float) -> None:
-    """running = (1 - momentum) * running + momentum * batch; torch's own norms keep the unbiased variance."""
-    mean, var = parameters.get("running_mean"), parameters.get("running_var")
-    if mean is not None:
-        unwatched(mean).lerp_(batch[0].to(mean.dtype), momentum)
-    if var is not None:
-        unbiased = batch[1] * (count / (count - 1)) if row.native else batch[1]
-        unwatched(var).lerp_(unbiased.to(var.dtype), momentum)

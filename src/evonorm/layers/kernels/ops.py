@@ -34,8 +34,8 @@ _library.define(
 BOTH_PHASES = 3
 
 
-_OF_BATCH = tuple(name.startswith(("evonorm-b", "bn-")) for name in library.ROWS)
-_OF_SAMPLE = tuple(not name.startswith("bn-") for name in library.ROWS)
+_OF_BATCH = tuple(bool(get(name).running) for name in library.ROWS)
+_OF_SAMPLE = tuple(get(name).reading.of_sample for name in library.ROWS)
 
 
 def of_batch(row: int) -> bool:
@@ -228,7 +228,7 @@ def _backward_of_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ..
         dy, x, weight, bias, extra = (
             None if t is None else t.detach().requires_grad_() for t in (dy, x, weight, bias, extra)
         )
-        parameters = {"weight": weight, "bias": bias, next(iter(row.parameters), "v"): extra}
+        parameters = {"weight": weight, "bias": bias, next(iter(row.parameters), "none"): extra}
         if batch is not None and not training:
             parameters |= {"running_mean": batch[0], "running_var": batch[1]}
         assert x is not None

@@ -1,0 +1,294 @@
+"""What a formula tells of itself, evaluated on symbols: text, statistics, parameters; and text as a formula.
+
+A formula is a function of x, its statistics s, its own parameters p and affine, as in table.TABLE:
+
+    lambda x, s, p, affine: affine(x * sigmoid(p.v * x), over=s.group_std())
+
+It must not branch on values. Torch's functions may stand in it; those below need no torch until they meet a tensor.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from evonorm.layers.statistics import Statistics
+
+# What Statistics has: over batch and space, over space alone, over space and a group's channels.
+STATISTICS = tuple(
+    f"{extent}_{kind}"
+    for extent, kinds in (
+        ("batch", ("mean", "std")),
+        ("instance", ("mean", "std", "rms")),
+        ("group", ("mean", "std", "rms")),
+    )
+    for kind in kinds
+)
+_RUNNING = {"batch_mean": "running_mean", "batch_std": "running_var"}
+_SIGNS: dict[type[ast.AST], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
+# Functions that text may name, and torch's names of those that are not called so in mathematics.
+FUNCTIONS = (
+    *("abs", "exp", "log", "sqrt", "square", "tanh", "sigmoid", "erf", "sin", "cos"),
+    *("relu", "relu6", "silu", "gelu", "elu", "softplus", "mish", "hardswish", "hardsigmoid", "maximum", "minimum"),
+)
+_SPOKEN_STATISTICS = {"_".join(reversed(name.split("_"))): name for name in STATISTICS}
+_SPOKEN = {"maximum": "max", "minimum": "min"}
+_ATOM, _POWER, _PRODUCT, _SUM = 0, 1, 2, 3
+
+
+class Affine(Protocol):
+    """Weight and bias, by channel."""
+
+    def __call__(self, t: Tensor, /, *, over: Tensor | None = None) -> Tensor:
+        """t * weight + bias or, with `over`, a statistic that is small beside t: t / over * weight + bias."""
+
+
+Formula = Callable[["Tensor", "Statistics", Any, Affine], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """An expression: its text, how tightly its outermost operation binds, and that operation with what it is of."""
+
+    text: str
+    level: int = _ATOM
+    head: Callable[..., Any] | str | None = None
+    of: tuple[Any, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __add__(self, other: Any) -> Symbol:
+        return _joined(self, "+", other, _SUM, operator.add)
+
+    def __radd__(self, other: Any) -> Symbol:
+        return _joined(other, "+", self, _SUM, operator.add)
+
+    def __sub__(self, other: Any) -> Symbol:
+        return _joined(self, "-", other, _SUM, operator.sub)
+
+    def __rsub__(self, other: Any) -> Symbol:
+        return _joined(other, "-", self, _SUM, operator.sub)
+
+    def __mul__(self, other: Any) -> Symbol:
+        return _joined(self, "*", other, _PRODUCT, operator.mul)
+
+    def __rmul__(self, other: Any) -> Symbol:
+        return _joined(other, "*", self, _PRODUCT, operator.mul)
+
+    def __truediv__(self, other: Any) -> Symbol:
+        return _joined(self, "/", other, _PRODUCT, operator.truediv)
+
+    def __rtruediv__(self, other: Any) -> Symbol:
+        return _joined(other, "/", self, _PRODUCT, operator.truediv)
+
+    def __pow__(self, other: Any) -> Symbol:
+        return Symbol(f"{_within(self, _ATOM)}**{_within(_symbol(other), _ATOM)}", _POWER, operator.pow, (self, other))
+
+    def __neg__(self) -> Symbol:
+        return Symbol(f"-{_within(self, _POWER)}", _PRODUCT, operator.neg, (self,))
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(f"a formula must not branch on values, as on {self.text}; use maximum, minimum or torch.where")
+
+    def __getattr__(self, name: str) -> Callable[..., Symbol]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *others: called(name, self, *others)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Symbol:
+        """Any function of torch, applied to a symbol."""
+        options = dict(kwargs or {})
+        if options.pop("inplace", False):
+            raise TypeError(f"a formula must change nothing in place, as {function.__name__} does")
+        return called(function, *args, **options)
+
+
+def called(function: Callable[..., Any] | str, *args: Any, **options: Any) -> Symbol:
+    """A function of symbols and numbers."""
+    name = function if isinstance(function, str) else function.__name__
+    parts = [_symbol(arg).text for arg in args] + [f"{key}={value}" for key, value in options.items()]
+    return Symbol(f"{_SPOKEN.get(name, name)}({', '.join(parts)})", _ATOM, function, args, tuple(options.items()))
+
+
+def sigmoid(t: Any) -> Any:
+    """1 / (1 + exp(-t))."""
+    return t.sigmoid()
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two, each broadcast to the other."""
+    return of_torch("maximum", a, b)
+
+
+def relu(t: Any) -> Any:
+    """max(t, 0)."""
+    return of_torch("relu", t)
+
+
+def silu(t: Any) -> Any:
+    """t * sigmoid(t)."""
+    return of_torch("silu", t)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """text: in words of mathematics. statistics: those used, of STATISTICS. parameters: the names of p's, in order.
+
+    affine: whether weight and bias are used. normalized: where the formula ends in a function of affine(t), t's text;
+    activation: that function, where it is of nothing else.
+    """
+
+    text: str
+    statistics: tuple[str, ...]
+    parameters: tuple[str, ...]
+    affine: bool
+    normalized: str = ""
+    activation: Callable[[Any], Any] | None = None
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Running statistics that stand in for the batch's outside training."""
+        return tuple(running for name, running in _RUNNING.items() if name in self.statistics)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it has statistics over groups of channels."""
+        return any(name.startswith("group_") for name in self.statistics)
+
+    @property
+    def of_sample(self) -> bool:
+        """Whether it has statistics of each sample alone."""
+        return any(name.startswith(("group_", "instance_")) for name in self.statistics)
+
+
+@dataclass
+class _Recorder:
+    """Stands for s or p, and keeps what was asked of it."""
+
+    symbol: Callable[[str], Any]
+    known: tuple[str, ...] = ()
+    asked: dict[str, None] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or (self.known and name not in self.known):
+            raise AttributeError(f"there is no statistic {name!r}; there are {', '.join(self.known)}")
+        self.asked[name] = None
+        return self.symbol(name)
+
+
+def read(formula: Formula) -> Reading:
+    """What the formula tells of itself. Raises ValueError if it cannot be followed with symbols."""
+    spoken = {name: text for text, name in _SPOKEN_STATISTICS.items()}
+    s: Any = _Recorder(lambda name: lambda: Symbol(spoken[name]), STATISTICS)
+    p: Any = _Recorder(Symbol)
+    affines: list[Symbol] = []
+
+    def affine(t: Any, /, *, over: Any = None) -> Symbol:
+        scaled = (t if over is None else t / over) * Symbol("weight") + Symbol("bias")
+        affines.append(Symbol(scaled.text, _SUM, "affine", (t if over is None else t / over,)))
+        return affines[-1]
+
+    x: Any = Symbol("x")
+    follow: Any = formula
+    try:
+        y = follow(x, s, p, affine)
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"this formula cannot be followed: {error}") from error
+    if not isinstance(y, Symbol):
+        raise ValueError(f"a formula must give an expression of x: got {y!r}")
+    normalized: str = ""
+    activation: Callable[[Any], Any] | None = None
+    if len(affines) == 1 and y.head is not None and affines[0] in y.of:
+        normalized = affines[0].of[0].text
+        if len(y.of) == 1:
+            function = functools.partial(of_torch, y.head) if isinstance(y.head, str) else y.head
+            activation = functools.partial(function, **dict(y.options))
+    return Reading(y.text, tuple(s.asked), tuple(p.asked), bool(affines), normalized, activation)
+
+
+def parse(text: str) -> Formula:
+    """The formula that this text is, as `read` gives it: x, statistics as std_group, functions, numbers.
+
+    Other names are parameters, and `t * weight + bias` is the affine. Nothing but that is executed.
+
+    Raises ValueError naming what is none of that.
+    """
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"this is no formula: {text!r} ({error.msg})") from None
+    source = f"lambda x, s, p, affine: {_python(tree)}"
+    formula: Formula = eval(source, {"__builtins__": {}, **{name: _function(name) for name in FUNCTIONS}})
+    read(formula)
+    return formula
+
+
+def _python(node: ast.expr) -> str:
+    """A node of a formula's text as Python; the names of FUNCTIONS, x, s, p and affine are all that it needs."""
+    match node:
+        case ast.BinOp(ast.BinOp(scaled, ast.Mult(), ast.Name("weight")), ast.Add(), ast.Name("bias")):
+            if isinstance(scaled, ast.BinOp) and isinstance(scaled.op, ast.Div) and _is_statistic(scaled.right):
+                return f"affine({_python(scaled.left)}, over={_python(scaled.right)})"
+            return f"affine({_python(scaled)})"
+        case ast.BinOp(left, op, right) if type(op) in _SIGNS:
+            return f"({_python(left)} {_SIGNS[type(op)]} {_python(right)})"
+        case ast.UnaryOp(ast.USub(), inner):
+            return f"(-{_python(inner)})"
+        case ast.Constant(int() | float() as number) if not isinstance(number, bool):
+            return repr(number)
+        case ast.Name("x"):
+            return "x"
+        case ast.Name("weight" | "bias" as name):
+            raise ValueError(f"{name} stands alone; write t * weight + bias")
+        case ast.Name(name) if not name.startswith("_"):
+            return f"s.{_SPOKEN_STATISTICS[name]}()" if name in _SPOKEN_STATISTICS else f"p.{name}"
+        case ast.Call(ast.Name(name), args, []):
+            own = {"max": "maximum", "min": "minimum"}.get(name, name)
+            if own not in FUNCTIONS:
+                raise ValueError(f"there is no function {name!r}; there are {', '.join(FUNCTIONS)}")
+            return f"{own}({', '.join(map(_python, args))})"
+    raise ValueError(f"{ast.unparse(node)!r} has no place in a formula")
+
+
+def _function(name: str) -> Callable[..., Any]:
+    return lambda *args: of_torch(name, *args)
+
+
+def _is_statistic(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in _SPOKEN_STATISTICS
+
+
+def of_torch(name: str, *args: Any) -> Any:
+    """The function of this name, of torch.nn.functional or torch, applied to tensors, numbers and symbols."""
+    if any(isinstance(arg, Symbol) for arg in args):
+        return called(name, *args)
+    import torch
+
+    known = [arg for arg in args if isinstance(arg, torch.Tensor)]
+    if not known:
+        raise ValueError(f"{name} is of numbers alone here; write its value")
+    function = getattr(torch.nn.functional, name, None) or getattr(torch, name)
+    return function(*(arg if isinstance(arg, torch.Tensor) else known[0].new_tensor(arg) for arg in args))
+
+
+def _symbol(value: Any) -> Symbol:
+    return value if isinstance(value, Symbol) else Symbol(f"{value}")
+
+
+def _within(symbol: Symbol, level: int) -> str:
+    return symbol.text if symbol.level <= level else f"({symbol.text})"
+
+
+def _joined(left: Any, sign: str, right: Any, level: int, head: Callable[..., Any]) -> Symbol:
+    """Operations of one level run from the left: on the right, one of the same level needs its brackets."""
+    one, other = _symbol(left), _symbol(right)
+    return Symbol(f"{_within(one, level)} {sign} {_within(other, level - 1)}", level, head, (left, right))

@@ -1,0 +1,40 @@
+"""Running statistics, blended once a batch, whoever took the batch's."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from evonorm.layers.table import NormAct
+
+
+def blend(
+    row: NormAct,
+    parameters: dict[str, Tensor | None],
+    mean: Tensor,
+    var: Tensor,
+    count: int,
+    momentum: float,
+) -> None:
+    """running = (1 - momentum) * running + momentum * batch, in place, outside autograd; of those that the row has.
+
+    mean, var: of the batch, biased, any shape with C elements. count: values a channel that they are taken over; an
+    empty batch has no statistics, and its NaN must not reach the running ones. A row that torch has itself keeps the
+    unbiased variance, as torch does.
+    """
+    if count == 0:
+        return
+    unbiased = var * (count / (count - 1)) if row.native is not None and count > 1 else var
+    for name, batch in (("running_mean", mean), ("running_var", unbiased)):
+        running = parameters.get(name)
+        if running is not None:
+            unwatched(running).lerp_(batch.detach().flatten().to(running.dtype), momentum)
+
+
+def unwatched(running: Tensor) -> Tensor:
+    """Running statistics as they are updated: a backward that still holds them does not read them.
+
+    torch's batch_norm keeps what it was given for the backward, also in training, where it needs none of it; it changes
+    the tensors in place itself without autograd's knowledge, and so must whoever else does between the two. What does
+    read them, the backward in evaluation, is given a copy.
+    """
+    return running.data
