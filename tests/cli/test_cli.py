@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from evonorm import cli, names
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments.report_runs import EXPERIMENTS
 from evonorm.lab.records import run_files
+from evonorm.lab.records.report import REPORT_RUNS
 from evonorm.lab.training.config import TrainConfig
 
 TINY = ["--data", "digits", "--train-images", "20", "--test-images", "10", "--epochs", "1", "--precision", "fp32"]
@@ -43,7 +43,7 @@ def test_every_field_is_an_option_with_help(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         cli.main(["reproduce", "--help"])
     shown = "".join(capsys.readouterr().out.split())  # the formatter breaks lines at hyphens too
-    assert all(experiment.id in shown for experiment in EXPERIMENTS)
+    assert all(experiment.id in shown for experiment in REPORT_RUNS)
     assert "CIFAR-10archive" in shown
 
 
@@ -151,9 +151,11 @@ def test_as_a_program(tmp_path: Path) -> None:
 def test_reproduce_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evonorm.lab.experiments import report_runs
+    from evonorm.lab.experiments import catalogue, report
+    from evonorm.lab.experiments.experiment import Budget
 
-    monkeypatch.setitem(report_runs.BUDGETS, "quick", report_runs.Budget("quick", 1, 20, 10, "a test"))
+    short = replace(report.EXPERIMENT, budgets=(Budget("quick", 1, 20, 10, "a test"),))
+    monkeypatch.setitem(catalogue.EXPERIMENTS, "report", short)
     arguments = ["reproduce", "--data", "digits", "--only", "s0-g8", "--variant", "intended", "--out", str(tmp_path)]
     assert cli.main(arguments) == 0
     assert (tmp_path / "report.html").exists()

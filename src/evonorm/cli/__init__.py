@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["train"]:
             for file in config_file.given_in(arguments):
                 config_file.check(file, train.names())
-        parsed = build_parser().parse_args(arguments)
+        parsed = build_parser(given).parse_args(arguments)
         command = parsed.subcommand
         return _COMMANDS[command](parsed[command])
     except UserError as error:
@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def build_parser() -> Parser:
-    """The parser of every command."""
+def build_parser(given: Sequence[str] = ()) -> Parser:
+    """The parser of every command. given: the command line, where an experiment of the user's own is named."""
     parser = Parser(
         prog="evonorm",
         version=__version__,
@@ -82,7 +82,8 @@ def build_parser() -> Parser:
         required=True, metavar="COMMAND", title="commands", description="`evonorm COMMAND --help` says more of each"
     )
 
-    for module in (reproduce, train, sweep, results, layers):
+    reproduce.add(commands, given)
+    for module in (train, sweep, results, layers):
         module.add(commands)
     return parser
 

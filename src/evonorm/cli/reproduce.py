@@ -3,134 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
 from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments import architectures, batch_sizes, ladder
-from evonorm.lab.experiments.report_runs import BUDGETS, EXPERIMENTS, VARIANTS
+from evonorm.lab.experiments import catalogue
+from evonorm.lab.experiments.experiment import Axis, Experiment
 from evonorm.lab.training.config import Seeds
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-    from evonorm.lab.data.sets import ImageDataset
-    from evonorm.lab.experiments.reproduce import Plan
-
-
-def add(commands: Any) -> None:
-    """Adds the command."""
+def add(commands: Any, given: Sequence[str] = ()) -> None:
+    """Adds the command. given: the command line, which may name an experiment of the user's own, with its own axes."""
+    experiments = [*catalogue.EXPERIMENTS.values(), *_own(given)]
+    asked = " ".join(f"{one.name}: {one.question}." for one in experiments)
     reproduce = Parser(
         description="Run an experiment and write its page. Finished runs are kept, stopped ones go on: repeat the "
-        "command to resume. "
-        "report: the report's runs, as published (its EvoNorm layers were identities) and as intended. "
-        "learning-rate: every layer at its own best learning rate, with equal trials: SGD and Adam, raw and "
-        "standardized pixels. "
-        "batch-size: what layers are worth as batches shrink. "
-        "architectures: each layer in each network, one table.",
+        f"command to resume. {asked} Or a Python file of your own with one Experiment in it.",
         example="evonorm reproduce --data digits --only s0-g8 --out runs",
     )
-    reproduce.add_argument(
-        "--experiment",
-        default="report",
-        type=Literal["report", "learning-rate", "batch-size", "architectures"],
-        help="which one",
-    )
+    reproduce.add_argument("--experiment", default="report", help="which one: a name, or a Python file")
     reproduce.add_argument("--data", default=None, type=str | None, help=field_help("data"))
-    budgets = "; ".join(f"{b.name}: {b.meaning}" for b in BUDGETS.values())
-    others = " ".join(
-        f"Of {experiment}, {'; '.join(f'{b.name}: {b.meaning}' for b in of.values())}."
-        for experiment, of in (
-            ("learning-rate", ladder.LADDER_BUDGETS),
-            ("batch-size", batch_sizes.BATCH_BUDGETS),
-            ("architectures", architectures.ARCHITECTURE_BUDGETS),
-        )
-    )
-    reproduce.add_argument(
-        "--budget", default="quick", type=Literal[tuple(BUDGETS)], help=f"of report, {budgets}. {others}"
-    )
+    budgets = " ".join(f"Of {e.name}, {'; '.join(f'{b.name}: {b.meaning}' for b in e.budgets)}." for e in experiments)
+    names = tuple(dict.fromkeys(budget.name for experiment in experiments for budget in experiment.budgets))
+    reproduce.add_argument("--budget", default="quick", type=Literal[names], help=budgets)
     reproduce.add_argument("--seeds", nargs="+", type=int, default=None, metavar="SEED", help="one run for each seed")
     reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
     reproduce.add_argument(
         "--workers", type=int | None, default=None, help="runs at once; default: one a core, as memory allows"
     )
     add_ray(reproduce)
-    reproduce.add_argument(
-        "--variant",
-        default=None,
-        type=Literal[(*VARIANTS, "both")] | None,
-        help="of report. published: as its code ran; intended: as it describes; default: both",
-    )
-    ids = ", ".join(experiment.id for experiment in EXPERIMENTS)
-    reproduce.add_argument("--only", nargs="+", default=None, metavar="ID", help=f"of report, only these: {ids}")
-    reproduce.add_argument(
-        "--layers",
-        nargs="+",
-        default=None,
-        metavar="LAYER",
-        help="which; default: of learning-rate the whole table, of batch-size "
-        f"{', '.join(batch_sizes.LAYERS)}, of architectures {', '.join(architectures.LAYERS)}",
-    )
-    reproduce.add_argument(
-        "--models",
-        nargs="+",
-        default=None,
-        metavar="MODEL",
-        help=f"of architectures: as of train; default {', '.join(architectures.MODELS)}",
-    )
-    reproduce.add_argument(
-        "--batch_sizes",
-        nargs="+",
-        type=int,
-        default=None,
-        metavar="SIZE",
-        help="of batch-size: default " + ", ".join(map(str, batch_sizes.SIZES)),
-    )
-    reproduce.add_argument(
-        "--optimizers", nargs="+", default=None, type=Literal[ladder.OPTIMIZERS], help="of learning-rate: default both"
-    )
-    reproduce.add_argument(
-        "--pixels", nargs="+", default=None, type=Literal[ladder.PIXELS], help="of learning-rate: default both"
-    )
-    reproduce.add_argument(
-        "--learning_rates",
-        nargs="+",
-        type=float,
-        default=None,
-        metavar="RATE",
-        help="of learning-rate: instead of two a decade from 1e-3 (sgd) or 1e-4 (adam)",
-    )
+    for flag, owners in _axes(experiments).items():
+        reproduce.add_argument(
+            f"--{flag}",
+            nargs="+",
+            type=owners[0][1].kind,
+            default=None,
+            metavar=owners[0][1].name.upper(),
+            help="; ".join(f"of {experiment.name}, default: {_default(axis)}" for experiment, axis in owners),
+        )
     add_sinks(reproduce)
     commands.add_subcommand("reproduce", reproduce, help="an experiment, from data to page")
 
 
 def run(options: Any) -> int:
     """Runs it; the exit code."""
+    experiment = catalogue.find(options.experiment)
+    asked = _asked(experiment, options)
+    experiment.budget(options.budget)
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers must be at least 1: got {options.workers}")
+    # Values that there are not are refused before any data is fetched.
+    for cell in experiment.cells(asked, options.seeds):
+        Seeds(model=cell["seed"])
+
     from rich.console import Console
 
-    from evonorm.lab.experiments.reproduce import reproduce
+    from evonorm.lab.experiments.reproduce import plan, reproduce
     from evonorm.lab.jobs import executors
     from evonorm.lab.jobs.campaign import print_table, results_table
     from evonorm.lab.pages import page
     from evonorm.lab.training.training import check_place
 
-    _only_for(options, ("report",), ("only", "variant"))
-    _only_for(options, ("learning-rate",), ("optimizers", "pixels", "learning_rates"))
-    _only_for(options, ("batch-size",), ("batch_sizes",))
-    _only_for(options, ("architectures",), ("models",))
-    _only_for(options, ("learning-rate", "batch-size", "architectures"), ("layers",))
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers must be at least 1: got {options.workers}")
-    for seed in options.seeds or ():
-        Seeds(model=seed)
     console = Console()
     out = Path(options.out)
     check_place(out)
-    plan, dataset = _planned(options, out, console)
+    dataset = load(options.data, console)
+    planned = plan(experiment, dataset, out, budget=options.budget, data=options.data, asked=asked, seeds=options.seeds)
     reproduce(
-        plan,
+        planned,
         dataset,
         out,
         console,
@@ -141,76 +84,48 @@ def run(options: Any) -> int:
             cpus_per_trial=options.cpus_per_trial,
             gpus_per_trial=options.gpus_per_trial,
             gigabytes_each=executors.TRAINING_GB,
-            most=len(plan.runs),
+            most=len(planned.runs),
         ),
         sinks=sinks(options.wandb, options.tensorboard),
     )
-    if len(plan.runs) <= 24:
-        print_table(console, results_table(plan.runs, width=console.width if console.is_terminal else None))
-    written = out / ("report.html" if options.experiment == "report" else f"{options.experiment}.html")
-    say_unread(page.write(out, written, comparison=plan.listing.name))
+    if len(planned.runs) <= 24:
+        print_table(console, results_table(planned.runs, width=console.width if console.is_terminal else None))
+    written = out / f"{experiment.name}.html"
+    say_unread(page.write(out, written, comparison=planned.listing.name))
     console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
-    if any(run.status in ("stopped", "waiting") for run in plan.runs):
+    if any(run.status in ("stopped", "waiting") for run in planned.runs):
         console.print("stopped; repeat the command to go on", markup=False)
         return INTERRUPTED
-    return FAILED if any(run.status == "failed" for run in plan.runs) else 0
+    return FAILED if any(run.status == "failed" for run in planned.runs) else 0
 
 
-def _planned(options: Any, out: Path, console: Console) -> tuple[Plan, ImageDataset]:
-    from evonorm.lab.experiments import reproduce
-    from evonorm.layers import table
-    from evonorm.models import zoo
-
-    if options.experiment == "report":
-        experiments = reproduce.choose(options.only)
-        variants = VARIANTS if options.variant in (None, "both") else (options.variant,)
-        dataset = load(options.data, console)
-        plan = reproduce.comparison(
-            dataset,
-            out,
-            budget=options.budget,
-            data=options.data,
-            experiments=experiments,
-            variants=variants,
-            seeds=options.seeds or [0],
-        )
-        return plan, dataset
-    defaults = {
-        "learning-rate": table.distinct(),
-        "batch-size": batch_sizes.LAYERS,
-        "architectures": architectures.LAYERS,
-    }
-    try:
-        layers = [table.get(name).name for name in options.layers or defaults[options.experiment]]
-        models = [zoo.known(name) for name in options.models or ()]
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    seeds = options.seeds or [0, 1]
-    if options.experiment == "batch-size":
-        places = list(batch_sizes.places(layers, sizes=options.batch_sizes or batch_sizes.SIZES, seeds=seeds))
-        dataset = load(options.data, console)
-        return reproduce.batch_size(dataset, out, places, budget=options.budget, data=options.data), dataset
-    if options.experiment == "architectures":
-        of_models = list(architectures.places(layers, models=models or architectures.MODELS, seeds=seeds))
-        dataset = load(options.data, console)
-        return reproduce.in_architectures(dataset, out, of_models, budget=options.budget, data=options.data), dataset
-    rungs = list(
-        ladder.rungs(
-            layers,
-            optimizers=options.optimizers or ladder.OPTIMIZERS,
-            pixels=options.pixels or ladder.PIXELS,
-            learning_rates=options.learning_rates,
-            seeds=seeds,
-        )
-    )
-    dataset = load(options.data, console)
-    return reproduce.learning_rate(dataset, out, rungs, budget=options.budget, data=options.data), dataset
+def _own(given: Sequence[str]) -> list[Experiment]:
+    """The user's experiment, where the command line names one by its file."""
+    names = [after for before, after in pairwise(given) if before == "--experiment"]
+    names += [word.partition("=")[2] for word in given if word.startswith("--experiment=")]
+    return [catalogue.find(name) for name in names[-1:] if name.endswith(".py")]
 
 
-def _only_for(options: Any, experiments: Sequence[str], names: Sequence[str]) -> None:
-    for name in names:
-        if options[name] is not None and options.experiment not in experiments:
+def _axes(experiments: Sequence[Experiment]) -> dict[str, list[tuple[Experiment, Axis]]]:
+    """Every option that is an axis, with whose it is."""
+    found: dict[str, list[tuple[Experiment, Axis]]] = {}
+    for experiment in experiments:
+        for axis in experiment.axes:
+            found.setdefault(axis.flag, []).append((experiment, axis))
+    return found
+
+
+def _default(axis: Axis) -> str:
+    return axis.help or ", ".join(f"{value}" for value in axis.values({}))
+
+
+def _asked(experiment: Experiment, options: Any) -> dict[str, Sequence[Any] | None]:
+    """The axes' values that were asked for. Raises UserError for an option that this experiment has not."""
+    own = {axis.flag: axis.name for axis in experiment.axes}
+    for flag, owners in _axes([*catalogue.EXPERIMENTS.values()]).items():
+        if flag not in own and options[flag] is not None:
+            names = " and ".join(one.name for one, _ in owners)
             raise UserError(
-                f"--{name.replace('_', '-')} is for --experiment {' and '.join(experiments)}: "
-                f"got --experiment {options.experiment}"
+                f"--{flag.replace('_', '-')} is for --experiment {names}: got --experiment {experiment.name}"
             )
+    return {name: options[flag] for flag, name in own.items()}

@@ -48,7 +48,6 @@ def report(options: Any) -> int:
     """Writes the page; the exit code."""
     from evonorm.lab.pages import page
 
-    require_folder("--output", Path(options.output))
     say_unread(page.write(Path(options.runs), Path(options.output), comparison=options.comparison))
     print(options.output)
     for kind in ("png", "svg"):

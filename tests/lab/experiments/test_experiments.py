@@ -6,18 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from evonorm.lab.experiments.report_runs import BUDGETS, EXPERIMENTS, train_config
+from evonorm.lab.experiments.experiment import Images
+from evonorm.lab.experiments.report import EXPERIMENT
+from evonorm.lab.records.report import REPORT_RUNS
+from evonorm.lab.training.config import TrainConfig
 
 
-def configs(variant: str, budget: str = "full") -> dict[str, object]:
-    return {
-        e.id: train_config(e, variant, BUDGETS[budget], seed=0, data=None, train_images=50_000, test_images=10_000)
-        for e in EXPERIMENTS
-    }
+def configs(variant: str, budget: str = "full") -> dict[str, TrainConfig]:
+    chosen = EXPERIMENT.budget(budget)
+    images = Images(chosen.train_images or 50_000, chosen.test_images or 10_000)
+    cells = EXPERIMENT.cells({"variant": [variant]})
+    return {cell["experiment"]: EXPERIMENT.config(cell, chosen, images) for cell in cells}
 
 
 def test_eleven_runs() -> None:
-    assert [e.id for e in EXPERIMENTS] == [
+    assert [e.id for e in REPORT_RUNS] == [
         *("bn-relu-adam", "bn-relu-sgd", "bn-relu-sgd-aug", "b0", "b0-aug"),
         *("s0-g8", "s0-g16", "s0-g32", "s0-g8-aug", "s0-g16-aug", "s0-g32-aug"),
     ]
@@ -25,7 +28,7 @@ def test_eleven_runs() -> None:
 
 def test_published_evonorms_are_identities_and_one_function() -> None:
     published = configs("published")
-    for experiment in EXPERIMENTS:
+    for experiment in REPORT_RUNS:
         if experiment.layer != "bn-relu":
             assert published[experiment.id].layer == "none"
     plain = {replace(published[id], groups=None) for id in ("b0", "s0-g8", "s0-g16", "s0-g32")}
@@ -42,7 +45,7 @@ def test_published_augmented_runs_have_the_data_fault() -> None:
 
 
 def test_intended_runs_are_what_the_report_describes() -> None:
-    for experiment, config in zip(EXPERIMENTS, configs("intended").values(), strict=True):
+    for experiment, config in zip(REPORT_RUNS, configs("intended").values(), strict=True):
         assert (config.layer, config.groups) == (experiment.layer, experiment.groups)
         assert (config.batch_size, config.steps_per_epoch, config.validation_images) == (128, None, None)
         assert (config.epochs, config.train_images, config.test_images) == (60, None, None)
@@ -59,10 +62,8 @@ def test_batch_norm_runs_differ_only_where_the_data_fault_touches_them() -> None
 
 @pytest.mark.parametrize("budget", ["quick", "hour"])
 def test_budgets_scale_the_fault_too(budget: str) -> None:
-    chosen = BUDGETS[budget]
-    aug = next(e for e in EXPERIMENTS if e.id == "b0-aug")
-    config = train_config(
-        aug, "published", chosen, seed=0, data=None, train_images=chosen.train_images, test_images=chosen.test_images
-    )
+    chosen, config = EXPERIMENT.budget(budget), configs("published", budget)["b0-aug"]
+    assert chosen.train_images is not None
+    assert chosen.test_images is not None
     assert config.steps_per_epoch == chosen.train_images // 128
     assert config.validation_images == chosen.test_images // 128 * 32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,27 +14,24 @@ from rich.console import Console
 from evonorm.lab import machine
 from evonorm.lab.analysis.comparison import read
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments import architectures, batch_sizes, ladder, report_runs, reproduce
-from evonorm.lab.experiments.report_runs import Budget
+from evonorm.lab.experiments import architectures, batch_size, learning_rate, report
+from evonorm.lab.experiments.experiment import Budget, Experiment, Images
+from evonorm.lab.experiments.reproduce import Plan, plan, reproduce
 from evonorm.lab.jobs import campaign
 from evonorm.lab.jobs.executors import InThisProcess, Processes
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
 from evonorm.lab.jobs.training_job import Training
-from evonorm.lab.pages import architectures_page, batches, page
+from evonorm.lab.pages import experiment_page, page
 from evonorm.lab.records import run_files
 from evonorm.lab.training.training import run_folder
 from evonorm.layers import kernels
 from tests.lab.pictures import pictures, written
 
-TINY = Budget("tiny", 1, 16, 8, "a test")
-
-
-@pytest.fixture(autouse=True)
-def tiny_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(report_runs.BUDGETS, "tiny", TINY)
-    monkeypatch.setitem(ladder.LADDER_BUDGETS, "tiny", Budget("tiny", 1, 16, 8, "a test", batch_size=8))
-    monkeypatch.setitem(batch_sizes.BATCH_BUDGETS, "tiny", TINY)
-    monkeypatch.setitem(architectures.ARCHITECTURE_BUDGETS, "tiny", Budget("tiny", 1, 16, 8, "a test", batch_size=8))
+TINY = Budget("tiny", 1, 16, 8, "a test", batch_size=8)
+COMPARISON = replace(report.EXPERIMENT, budgets=(TINY,))
+LEARNING_RATE = replace(learning_rate.EXPERIMENT, budgets=(TINY,))
+BATCH_SIZE = replace(batch_size.EXPERIMENT, budgets=(TINY,))
+ARCHITECTURES = replace(architectures.EXPERIMENT, budgets=(TINY,))
 
 
 @pytest.fixture
@@ -61,16 +59,26 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=100)
 
 
-def comparison(out: Path, shown: Console, before: Callable[[Job], None] = lambda job: None, **chosen) -> reproduce.Plan:
-    only = chosen.pop("only", None)
-    plan = reproduce.comparison(pictures(), out, budget="tiny", experiments=reproduce.choose(only), **chosen)
-    reproduce.reproduce(plan, pictures(), out, shown, lambda target: InThisProcess(Here(before)))
-    return plan
+def here(target: Training) -> InThisProcess:
+    return InThisProcess(Here())
+
+
+def comparison(
+    out: Path,
+    shown: Console,
+    before: Callable[[Job], None] = lambda job: None,
+    only: list[str] | None = None,
+    experiment: Experiment = COMPARISON,
+    **chosen,
+) -> Plan:
+    planned = plan(experiment, pictures(), out, budget="tiny", asked={"experiment": only}, **chosen)
+    reproduce(planned, pictures(), out, shown, lambda target: InThisProcess(Here(before)))
+    return planned
 
 
 def test_twenty_two_entries_are_fourteen_runs(tmp_path: Path) -> None:
     """Four published EvoNorms without augmentation are one function, four with it another; two BN-ReLU runs shared."""
-    runs = reproduce.comparison(pictures(), tmp_path, budget="full").runs
+    runs = plan(report.EXPERIMENT, pictures(), tmp_path, budget="full").runs
     assert sum(len(run.entries) for run in runs) == 22
     # bn-adam, bn-sgd, bn-sgd-aug twice, identity with and without augmentation, and eight EvoNorms as intended.
     assert len(runs) == 4 + 2 + 8
@@ -82,10 +90,10 @@ def test_twenty_two_entries_are_fourteen_runs(tmp_path: Path) -> None:
 def test_from_data_to_page(tmp_path: Path) -> None:
     out = console()
     only = ["bn-relu-sgd", "b0", "s0-g32"]
-    plan = comparison(tmp_path, out, only=only, seeds=(0, 1))
-    assert [run.status for run in plan.runs] == ["finished"] * 8  # per seed: bn, identity, b0, s0
+    planned = comparison(tmp_path, out, only=only, seeds=(0, 1))
+    assert [run.status for run in planned.runs] == ["finished"] * 8  # per seed: bn, identity, b0, s0
     assert "8 of 8 runs" in out.file.getvalue()
-    content = run_files.read_json(plan.listing)
+    content = run_files.read_json(planned.listing)
     assert len(content["entries"]) == 3 * 2 * 2
     assert content["dataset"]["train_images"] == 16
     page.write(tmp_path, tmp_path / "report.html")
@@ -99,19 +107,19 @@ def test_from_data_to_page(tmp_path: Path) -> None:
     again = comparison(tmp_path, out, only=["b0"], seeds=(0,))
     assert [run.status for run in again.runs] == ["finished"] * 2
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    assert len(run_files.read_json(plan.listing)["entries"]) == 12
+    assert len(run_files.read_json(planned.listing)["entries"]) == 12
 
 
 def test_worker_processes_make_the_same_runs(tmp_path: Path, source: str) -> None:
     from evonorm.lab.data.sets import load
 
     dataset = load(source)
-    rungs = list(ladder.rungs(["bn-relu", "evonorm-s0"], optimizers=["sgd"], pixels=["raw"], learning_rates=[0.01]))
-    plan = reproduce.learning_rate(dataset, tmp_path / "out", rungs, budget="tiny", data=source)
-    assert [run.label for run in plan.runs] == ["0.01, raw, seed 0"] * 2 + ["0.01, raw, seed 1"] * 2
-    reproduce.reproduce(plan, dataset, tmp_path / "out", console(), lambda target: Processes(target, 2))
-    assert [run.status for run in plan.runs] == ["finished"] * 4
-    entries = run_files.read_json(plan.listing)["entries"]
+    asked = {"layer": ["bn-relu", "evonorm-s0"], "optimizer": ["sgd"], "pixels": ["raw"], "learning_rate": [0.01]}
+    planned = plan(LEARNING_RATE, dataset, tmp_path / "out", budget="tiny", data=source, asked=asked)
+    assert [run.label for run in planned.runs] == ["0.01, raw, seed 0"] * 2 + ["0.01, raw, seed 1"] * 2
+    reproduce(planned, dataset, tmp_path / "out", console(), lambda target: Processes(target, 2))
+    assert [run.status for run in planned.runs] == ["finished"] * 4
+    entries = run_files.read_json(planned.listing)["entries"]
     assert [(entry["layer"], entry["seed"]) for entry in entries] == [
         ("bn-relu", 0),
         ("evonorm-s0", 0),
@@ -124,60 +132,94 @@ def test_worker_processes_make_the_same_runs(tmp_path: Path, source: str) -> Non
 
 
 def test_batch_sizes_from_data_to_page(tmp_path: Path) -> None:
-    places = batch_sizes.places(["bn-relu", "evonorm-s0"], sizes=[4, 16], seeds=[0])
-    plan = reproduce.batch_size(pictures(), tmp_path, places, budget="tiny")
-    reproduce.reproduce(plan, pictures(), tmp_path, console(), lambda target: InThisProcess(Here()))
-    assert [run.status for run in plan.runs] == ["finished"] * 4
-    found = batches.read(tmp_path)
+    asked = {"layer": ["bn-relu", "evonorm-s0"], "batch_size": [4, 16]}
+    planned = plan(BATCH_SIZE, pictures(), tmp_path, budget="tiny", asked=asked, seeds=[0])
+    reproduce(planned, pictures(), tmp_path, console(), here)
+    assert [run.status for run in planned.runs] == ["finished"] * 4
+    _, found = experiment_page.read(planned.listing)
     assert {layer: sorted(point.place for point in points) for layer, points in found.points.items()} == {
         "bn-relu": [4, 16],
         "evonorm-s0": [4, 16],
     }
-    for run in plan.runs:
+    for run in planned.runs:
         config = run_files.read(tmp_path / run.name).config
         assert config["learning_rate"] == pytest.approx(0.01 * config["batch_size"] / 128)
     page.write(tmp_path, tmp_path / "page.html")
     assert "What does a batch of 4 cost, against one of 16" in (tmp_path / "page.html").read_text()
-    batches.picture(tmp_path, tmp_path / "picture.svg")
-    assert "<svg" in (tmp_path / "picture.svg").read_text()
 
 
 def test_architectures_from_data_to_page(tmp_path: Path) -> None:
-    places = architectures.places(["bn-relu", "evonorm-s0"], models=["mini-inception", "timm:test_resnet"], seeds=[0])
-    plan = reproduce.in_architectures(pictures(), tmp_path, places, budget="tiny")
-    assert plan.listing.name == "architectures-tiny-0123456789abcdef.json"
-    assert [run.label for run in plan.runs] == ["mini-inception, seed 0"] * 2 + ["timm:test_resnet, seed 0"] * 2
-    reproduce.reproduce(plan, pictures(), tmp_path, console(), lambda target: InThisProcess(Here()))
-    assert [run.status for run in plan.runs] == ["finished"] * 4
-    for entry in run_files.read_json(plan.listing)["entries"]:
+    asked = {"layer": ["bn-relu", "evonorm-s0"], "model": ["mini-inception", "timm:test_resnet"]}
+    planned = plan(ARCHITECTURES, pictures(), tmp_path, budget="tiny", asked=asked, seeds=[0])
+    assert planned.listing.name == "architectures-tiny-0123456789abcdef.json"
+    assert [run.label for run in planned.runs] == ["mini-inception, seed 0"] * 2 + ["timm:test_resnet, seed 0"] * 2
+    reproduce(planned, pictures(), tmp_path, console(), here)
+    assert [run.status for run in planned.runs] == ["finished"] * 4
+    for entry in run_files.read_json(planned.listing)["entries"]:
         config = run_files.read(tmp_path / entry["run"]).config
         assert (config["model"], config["layer"]) == (entry["model"], entry["layer"])
-    found = architectures_page.read(tmp_path)
-    assert architectures_page.models(found) == ["mini-inception", "timm:test_resnet"]
     page.write(tmp_path, tmp_path / "page.html")
     assert "Is evonorm-s0 better than bn-relu?" in (tmp_path / "page.html").read_text()
 
 
 def test_a_model_is_listed_by_its_one_name(tmp_path: Path) -> None:
-    places = architectures.places(["bn-relu"], models=["resnet18", "torchvision:resnet18"], seeds=[0])
-    (run,) = reproduce.in_architectures(pictures(), tmp_path, places, budget="tiny").runs
+    asked = {"layer": ["bn-relu"], "model": ["resnet18", "torchvision:resnet18"]}
+    (run,) = plan(ARCHITECTURES, pictures(), tmp_path, budget="tiny", asked=asked, seeds=[0]).runs
     assert {entry["model"] for entry in run.entries} == {"resnet18"}
     with pytest.raises(UserError, match="no model is called 'resnet19'"):
-        reproduce.in_architectures(pictures(), tmp_path, architectures.places(models=["resnet19"]), budget="tiny")
+        plan(ARCHITECTURES, pictures(), tmp_path, budget="tiny", asked={"model": ["resnet19"]})
 
 
-def test_architectures_differ_in_model_layer_and_seed_alone() -> None:
-    budget = architectures.ARCHITECTURE_BUDGETS["hour"]
-    places = list(architectures.places())
-    assert len(places) == len(set(places)) == 6 * 3 * 2
-    first, *others = [architectures.train_config(place, budget, data=None) for place in places]
-    varied = {name for other in others for name, value in vars(other).items() if value != getattr(first, name)}
-    assert varied == {"model", "layer", "seeds"}
+@pytest.mark.parametrize(
+    ("experiment", "asked", "varied"),
+    [
+        (architectures.EXPERIMENT, {}, {"model", "layer", "seeds"}),
+        (batch_size.EXPERIMENT, {"layer": ["bn-relu"]}, {"batch_size", "learning_rate", "decay", "seeds"}),
+        (
+            learning_rate.EXPERIMENT,
+            {"layer": ["evonorm-s0"], "learning_rate": [0.01, 0.1]},
+            {"learning_rate", "optimizer", "standardize", "seeds"},
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_runs_of_an_experiment_differ_in_its_axes_alone(experiment, asked, varied) -> None:
+    budget = experiment.budget("hour")
+    first, *others = [experiment.config(cell, budget, Images(100, 100)) for cell in experiment.cells(asked)]
+    assert {name for one in others for name, value in vars(one).items() if value != getattr(first, name)} == varied
 
 
-def test_batch_size_must_be_at_least_one() -> None:
-    with pytest.raises(UserError, match="at least 1: got 0"):
-        list(batch_sizes.places(["bn-relu"], sizes=[0]))
+@pytest.mark.parametrize(
+    ("experiment", "asked", "said"),
+    [
+        (report.EXPERIMENT, {"experiment": ["b0", "b1"]}, "no experiment is called 'b1'; choose from bn-relu-adam"),
+        (report.EXPERIMENT, {"variant": ["both", "all"]}, "variant must be of published, intended, both: got 'all'"),
+        (batch_size.EXPERIMENT, {"batch_size": [0]}, "at least 1: got 0"),
+        (learning_rate.EXPERIMENT, {"learning_rate": [-1.0]}, "above 0: got -1"),
+        (learning_rate.EXPERIMENT, {"optimizer": ["lion"]}, "optimizers must be of sgd, adam: got 'lion'"),
+        (learning_rate.EXPERIMENT, {"layer": ["evonorm-s9"]}, "no layer is called 'evonorm-s9'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_value_that_an_axis_does_not_take_is_refused(experiment, asked, said) -> None:
+    with pytest.raises(UserError, match=said):
+        list(experiment.cells(asked))
+
+
+def test_cells_come_each_once_in_the_order_of_their_axis() -> None:
+    asked = {"layer": ["evonorm-s0", "bn-relu", "evonorm-s0"], "batch_size": [4, 16, 4]}
+    cells = [tuple(cell.values()) for cell in batch_size.EXPERIMENT.cells(asked, [1, 0])]
+    assert cells == [
+        *(("evonorm-s0", 16, 1), ("bn-relu", 16, 1), ("evonorm-s0", 4, 1), ("bn-relu", 4, 1)),
+        *(("evonorm-s0", 16, 0), ("bn-relu", 16, 0), ("evonorm-s0", 4, 0), ("bn-relu", 4, 0)),
+    ]
+    ids = [cell["experiment"] for cell in report.EXPERIMENT.cells({"experiment": ["s0-g8", "b0"], "variant": ["both"]})]
+    assert ids == ["s0-g8", "s0-g8", "b0", "b0"]
+
+
+def test_a_budget_that_there_is_not_is_named() -> None:
+    with pytest.raises(UserError, match="batch-size has no budget called 'huge'; choose from quick, hour, full"):
+        batch_size.EXPERIMENT.budget("huge")
 
 
 def test_a_failed_run_does_not_stop_the_rest(tmp_path: Path) -> None:
@@ -196,7 +238,7 @@ def test_a_failed_run_does_not_stop_the_rest(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_all_and_repeating_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(report_runs.BUDGETS, "tiny", Budget("tiny", 3, 16, 8, "a test"))
+    longer = replace(COMPARISON, budgets=(replace(TINY, epochs=3),))
     with monkeypatch.context() as patched:
         epoch = campaign.Board.epoch
 
@@ -205,12 +247,12 @@ def test_ctrl_c_stops_all_and_repeating_goes_on(tmp_path: Path, monkeypatch: pyt
             signal.raise_signal(signal.SIGINT)
 
         patched.setattr(campaign.Board, "epoch", pressed)
-        plan = comparison(tmp_path, console(), only=["b0"])
+        plan = comparison(tmp_path, console(), only=["b0"], experiment=longer)
         assert [run.status for run in plan.runs][1] == "waiting"
         assert plan.runs[0].status in ("stopped", "finished")
     assert len(run_files.read_json(plan.listing)["entries"]) == 2
     page.write(tmp_path, tmp_path / "report.html")
-    plan = comparison(tmp_path, console(), only=["b0"])
+    plan = comparison(tmp_path, console(), only=["b0"], experiment=longer)
     assert [run.status for run in plan.runs] == ["finished"] * 2
 
 
@@ -223,12 +265,6 @@ def test_the_live_table_shows_every_run(tmp_path: Path) -> None:
     assert "2 of 2 runs" in shown
 
 
-def test_unknown_experiments_are_named() -> None:
-    with pytest.raises(UserError, match="no experiment is called 'b1'; choose from bn-relu-adam"):
-        reproduce.choose(["b0", "b1"])
-    assert [e.id for e in reproduce.choose(["s0-g8", "b0", "s0-g8"])] == ["s0-g8", "b0"]
-
-
 def test_a_broken_comparison_file_is_named(tmp_path: Path) -> None:
     (tmp_path / f"comparison-tiny-{pictures().fingerprint}.json").write_text('{"entries": 3}')
     with pytest.raises(UserError, match="cannot use"):
@@ -236,24 +272,12 @@ def test_a_broken_comparison_file_is_named(tmp_path: Path) -> None:
 
 
 def test_every_layer_gets_the_same_trials() -> None:
-    rungs = list(ladder.rungs(["bn-relu", "evonorm-s0", "bn-relu"]))
-    assert len(rungs) == len(set(rungs)) == 2 * 8 * 2 * 2 * 2
-    places = [
-        {(r.optimizer, r.pixels, r.learning_rate, r.seed) for r in rungs if r.layer == layer}
-        for layer in ("bn-relu", "evonorm-s0")
-    ]
-    assert places[0] == places[1]
-    with pytest.raises(UserError, match="above 0: got -1"):
-        list(ladder.rungs(["bn-relu"], learning_rates=[-1.0]))
-
-
-def test_a_rung_changes_nothing_but_its_place() -> None:
-    first, *others = [
-        ladder.train_config(rung, ladder.LADDER_BUDGETS["hour"], data=None)
-        for rung in ladder.rungs(["evonorm-s0"], learning_rates=[0.01, 0.1])
-    ]
-    varied = {name for other in others for name, value in vars(other).items() if value != getattr(first, name)}
-    assert varied == {"learning_rate", "optimizer", "standardize", "seeds"}
+    cells = list(learning_rate.EXPERIMENT.cells({"layer": ["bn-relu", "evonorm-s0", "bn-relu"]}))
+    assert len(cells) == 2 * 8 * 2 * 2 * 2
+    of_bn, of_s0 = (
+        [{**cell, "layer": ""} for cell in cells if cell["layer"] == layer] for layer in ("bn-relu", "evonorm-s0")
+    )
+    assert of_bn == of_s0
 
 
 def test_a_second_command_on_one_folder_is_refused_with_words(tmp_path: Path) -> None:
@@ -264,8 +288,8 @@ def test_a_second_command_on_one_folder_is_refused_with_words(tmp_path: Path) ->
             comparison(tmp_path, console())
         refused.append(str(caught.value))
 
-    plan = comparison(tmp_path, console(), second)
-    assert {run.status for run in plan.runs} <= {"finished", "diverged"}
+    planned = comparison(tmp_path, console(), second)
+    assert {run.status for run in planned.runs} <= {"finished", "diverged"}
     assert refused
     for told in refused:
         assert told.startswith(f"another command is training the runs in {tmp_path} (process ")
@@ -276,9 +300,9 @@ def test_the_plan_carries_what_its_machine_chose(tmp_path: Path, monkeypatch: py
     """Planned on a machine with bf16 and kernels, trained on one with neither: the same folders."""
     monkeypatch.setattr(machine, "fast_precision", lambda device: ("bf16", "a test"))
     monkeypatch.setattr(kernels, "_REASON", None)
-    plan = reproduce.comparison(pictures(), tmp_path, budget="tiny")
-    assert {run.config.precision for run in plan.runs} == {"bf16"}
+    planned = plan(COMPARISON, pictures(), tmp_path, budget="tiny")
+    assert {run.config.precision for run in planned.runs} == {"bf16"}
     monkeypatch.setattr(machine, "fast_precision", lambda device: ("fp32", "a test"))
     monkeypatch.setattr(kernels, "_REASON", "not built")
-    for run in plan.runs:
+    for run in planned.runs:
         assert run_folder(run.config, pictures(), tmp_path).name == run.name

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from evonorm.lab.pages import architectures_page, batches, lines, page
+from evonorm.lab.analysis import architectures
+from evonorm.lab.analysis.findings import Analysis
+from evonorm.lab.analysis.trials import Trials
+from evonorm.lab.pages import experiment_page, lines, page
 from evonorm.lab.records import run_files
 from tests.lab import listed
 
@@ -51,6 +54,14 @@ def _record(folder: Path, model: str, layer: str, seed: int, accuracy: float | N
     run_files.write_json(folder / "summary.json", summary)
 
 
+def read(folder: Path) -> Trials[str]:
+    return experiment_page.read(folder / NAME)[1]
+
+
+def analysis(found: Trials[str]) -> Analysis:
+    return experiment_page.catalogue.EXPERIMENTS["architectures"].analyse(found)
+
+
 def plain(model: str, layer: str, seed: int) -> float | None:
     """S0 wins in ResNet-18 by 20 points, loses in zed by 10; B0 diverges in zed; 0.4 points between seeds."""
     if (model, layer) == ("timm:zed", "evonorm-b0"):
@@ -60,13 +71,13 @@ def plain(model: str, layer: str, seed: int) -> float | None:
 
 
 def test_the_experiments_own_models_come_first(tmp_path: Path) -> None:
-    found = architectures_page.read(made(tmp_path, plain))
-    assert architectures_page.models(found) == ["mini-inception", "resnet18", "timm:zed"]
+    rows = analysis(read(made(tmp_path, plain))).tables[0].rows
+    assert [row[0] for row in rows] == ["mini-inception", "resnet18", "timm:zed"]
 
 
 def test_each_layer_is_held_to_the_baseline(tmp_path: Path) -> None:
-    found = architectures_page.read(made(tmp_path, plain))
-    b0, s0 = architectures_page.findings(found)
+    found = read(made(tmp_path, plain))
+    b0, s0 = analysis(found).findings
     assert s0.question == "Is evonorm-s0 better than bn-relu?"
     assert s0.answer == "better in resnet18, worse in timm:zed, not to be told apart in the others"
     assert "resnet18 +20.0 ± 0.7; timm:zed -10.0 ± 0.7" in s0.text
@@ -76,8 +87,9 @@ def test_each_layer_is_held_to_the_baseline(tmp_path: Path) -> None:
 
 
 def test_tables(tmp_path: Path) -> None:
-    found = architectures_page.read(made(tmp_path, plain))
-    rows = architectures_page.accuracy_rows(found)
+    found = read(made(tmp_path, plain))
+    accuracies, compared, costs = analysis(found).tables
+    rows = accuracies.rows
     assert rows[1] == (
         "resnet18",
         "50.2 (50.0 to 50.4, n=2)",
@@ -85,16 +97,16 @@ def test_tables(tmp_path: Path) -> None:
         "70.2 (70.0 to 70.4, n=2)",
     )
     assert rows[2][2] == "10.0 (10.0 to 10.0, n=2), 2 diverged"
-    differences = architectures_page.difference_rows(found)
+    differences = compared.rows
     assert [row[0] for row in differences] == ["mini-inception", "resnet18", "timm:zed"]
     assert differences[1] == ("resnet18", "+0.0 ± 0.7", "+20.0 ± 0.7")
-    assert architectures_page.cost_rows(found)[2] == ("timm:zed", "1,000", "100", "1,100", "–", "1,200", "100")
-    assert "Each misses one time in twenty; there are 6." in architectures_page.method(found)
+    assert costs.rows[2] == ("timm:zed", "1,000", "100", "1,100", "–", "1,200", "100")
+    assert "Each misses one time in twenty; there are 6." in analysis(found).method
 
 
 def test_the_chart_and_its_table_hold_the_same_numbers(tmp_path: Path) -> None:
-    found = architectures_page.read(made(tmp_path, plain))
-    chart = lines.chart(found, architectures_page.panel(found))
+    found = read(made(tmp_path, plain))
+    chart = lines.chart(found, analysis(found).panels[0])
     bn, b0, s0 = chart.figure["data"]
     assert chart.figure["layout"]["xaxis"]["ticktext"] == ["mini-inception", "resnet18", "timm:zed"]
     assert dict(zip(s0["text"], s0["y"], strict=True)) == pytest.approx(
@@ -129,9 +141,9 @@ def test_the_legend_of_many_layers_stays_in_the_picture(tmp_path: Path, monkeypa
 
 def test_too_few_steps_for_running_statistics_are_said(tmp_path: Path) -> None:
     """160 images are 5 steps an epoch, 10 in all: 0.9 to the power of 10."""
-    found = architectures_page.read(made(tmp_path / "short", plain, images=160))
-    assert architectures_page.caveat(found).startswith("After 10 steps running statistics still hold 35 %")
-    assert architectures_page.caveat(architectures_page.read(made(tmp_path / "long", plain))) == ""
+    found = read(made(tmp_path / "short", plain, images=160))
+    assert architectures.caveat(found).startswith("After 10 steps running statistics still hold 35 %")
+    assert architectures.caveat(read(made(tmp_path / "long", plain))) == ""
     page.write(tmp_path / "short", tmp_path / "page.html")
     assert "still hold 35 %" in (tmp_path / "page.html").read_text()
 
@@ -140,14 +152,14 @@ def test_noise_that_hides_the_differences_is_said(tmp_path: Path) -> None:
     def noisy(model: str, layer: str, seed: int) -> float:
         return 0.4 + 0.01 * (layer == "bn-relu") + (0.05 if seed else -0.05)
 
-    found = architectures_page.read(made(tmp_path, noisy))
-    assert {finding.answer for finding in architectures_page.findings(found)} == {"not to be told apart anywhere"}
+    found = read(made(tmp_path, noisy))
+    assert {finding.answer for finding in analysis(found).findings} == {"not to be told apart anywhere"}
 
 
 def test_without_the_baseline_the_best_layer_in_each_model(tmp_path: Path) -> None:
-    found = architectures_page.read(made(tmp_path, plain, layers=("evonorm-b0", "evonorm-s0")))
-    assert architectures_page.difference_rows(found) == []
-    answers = {finding.question: finding.answer for finding in architectures_page.findings(found)}
+    found = read(made(tmp_path, plain, layers=("evonorm-b0", "evonorm-s0")))
+    assert [table.header[0] for table in analysis(found).tables] == ["model", "model"]  # accuracies and costs alone
+    answers = {finding.question: finding.answer for finding in analysis(found).findings}
     assert answers == {
         "Which layer is best in mini-inception?": "no winner: evonorm-b0 and evonorm-s0 cannot be told apart",
         "Which layer is best in resnet18?": "evonorm-s0",
@@ -169,9 +181,11 @@ def test_the_page_holds_it_all_and_escapes_names(tmp_path: Path, name: str | Non
     assert "&lt;b&gt;too fast" in text
 
 
-def test_a_folder_with_an_older_experiment_keeps_its_page_and_names_the_other(tmp_path: Path) -> None:
+def test_the_newest_experiment_of_a_folder_is_drawn_and_any_by_its_name(tmp_path: Path) -> None:
     made(tmp_path, plain)
-    assert page._kind(tmp_path, None) is architectures_page
-    (tmp_path / "batch-size-hour-0.json").write_text("{}")
-    assert page._kind(tmp_path, None) is batches
-    assert page._kind(tmp_path, "architectures-hour-0.json") is architectures_page
+    assert "Each layer in each network" in page.render(tmp_path)
+    newer = run_files.read_json(tmp_path / NAME) | {"updated": "2026-02-01T00:00:00Z"}
+    entries = [{"layer": e["layer"], "batch_size": 4, "seed": e["seed"], "run": e["run"]} for e in newer["entries"][:6]]
+    run_files.write_json(tmp_path / "batch-size-hour-0.json", newer | {"entries": entries})
+    assert "What small batches cost each layer" in page.render(tmp_path)
+    assert "Each layer in each network" in page.render(tmp_path, comparison=NAME)

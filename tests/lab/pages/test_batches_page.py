@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from evonorm.lab.pages import batches, page
+from evonorm.lab.analysis.batch_size import analysis
+from evonorm.lab.analysis.findings import Finding
+from evonorm.lab.pages import experiment_page, page
 from evonorm.lab.records import run_files
 from tests.lab import listed
 
@@ -31,6 +33,10 @@ def made(folder: Path, truth: Callable[[str, int], float], *, sizes: tuple[int, 
     return folder
 
 
+def findings(folder: Path) -> list[Finding]:
+    return list(analysis(experiment_page.read(folder / NAME)[1]).findings)
+
+
 def plain(layer: str, size: int) -> float:
     """BatchNorm falls by 10 points at 2 images and loses to S0 there, which only gains as batches shrink."""
     if layer == "bn-relu":
@@ -39,7 +45,7 @@ def plain(layer: str, size: int) -> float:
 
 
 def test_the_smallest_is_held_to_the_largest_and_to_its_neighbour(tmp_path: Path) -> None:
-    told = {finding.question: finding.answer for finding in batches.findings(batches.read(made(tmp_path, plain)))}
+    told = {finding.question: finding.answer for finding in findings(made(tmp_path, plain))}
     assert told == {
         "What does a batch of 2 cost, against one of 128, at equal epochs?": "bn-relu loses, evonorm-s0 gains",
         "What does a batch of 2 cost, against one of 4, at equal epochs?": "bn-relu loses",
@@ -49,14 +55,14 @@ def test_the_smallest_is_held_to_the_largest_and_to_its_neighbour(tmp_path: Path
 
 
 def test_two_sizes_make_one_comparison(tmp_path: Path) -> None:
-    questions = [f.question for f in batches.findings(batches.read(made(tmp_path, plain, sizes=(4, 128))))]
+    questions = [f.question for f in findings(made(tmp_path, plain, sizes=(4, 128)))]
     assert sum(question.startswith("What does a batch of 4 cost") for question in questions) == 1
     assert len(questions) == 3
 
 
 def test_what_noise_covers_is_not_told_apart(tmp_path: Path) -> None:
     """All alike: no loss, no winner."""
-    told = batches.findings(batches.read(made(tmp_path, lambda layer, size: 0.4)))
+    told = findings(made(tmp_path, lambda layer, size: 0.4))
     assert [finding.answer for finding in told] == [
         "nothing that can be told from noise",
         "nothing that can be told from noise",
@@ -67,7 +73,5 @@ def test_what_noise_covers_is_not_told_apart(tmp_path: Path) -> None:
 
 def test_one_size_has_no_cost(tmp_path: Path) -> None:
     made(tmp_path / "runs", plain, sizes=(4,))
-    assert [f.question for f in batches.findings(batches.read(tmp_path / "runs"))] == [
-        "Which layer is best with a batch of 4?"
-    ]
+    assert [f.question for f in findings(tmp_path / "runs")] == ["Which layer is best with a batch of 4?"]
     page.write(tmp_path / "runs", tmp_path / "page.html")

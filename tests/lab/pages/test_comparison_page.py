@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from evonorm.lab.analysis import answer, claims, outcomes, recorded
+from evonorm.lab.analysis import answer, claims, outcomes, recorded, tables
 from evonorm.lab.analysis.comparison import Comparison, read
+from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.analysis.verdicts import Finding
-from evonorm.lab.experiments.report_runs import BUDGETS
+from evonorm.lab.experiments.report import EXPERIMENT
 from evonorm.lab.pages import charts, overview, page
 from evonorm.lab.pages.charts import Curve
 from evonorm.lab.records import run_files
@@ -288,9 +289,9 @@ def test_seeds_by_entry_and_what_is_compiled(tmp_path: Path) -> None:
     run_files.write_json(listing, content)
     for place in tmp_path.glob("*/environment.json"):
         run_files.write_json(place, run_files.read_json(place) | {"compiled": True})
-    conditions = dict(page.comparison_page.tables.conditions(read(tmp_path)))
-    assert conditions["compiled"] == "yes"
-    assert "0, 1: bn-relu-sgd (published), bn-relu-sgd (intended), b0 (published), b0 (intended)" in conditions["seeds"]
+    found = read(tmp_path)
+    assert dict(conditions(found.records))["compiled"] == "yes"
+    assert "0, 1: bn-relu-sgd (published), bn-relu-sgd (intended), b0 (published), b0 (intended)" in tables.seeds(found)
 
 
 def test_identities_of_other_seeds_beside_the_list_are_counted(tmp_path: Path) -> None:
@@ -307,7 +308,7 @@ def test_identities_of_other_seeds_beside_the_list_are_counted(tmp_path: Path) -
 
 
 def test_a_short_budget_still_says_which_runs_have_not_ended(tmp_path: Path) -> None:
-    make_comparison(tmp_path, budget=BUDGETS["hour"])
+    make_comparison(tmp_path, budget=EXPERIMENT.budget("hour"))
     cut(tmp_path, "s0-g8-aug", "intended", 0, "stopped", 1)
     told = finding(read(tmp_path), "conclusion", 1)
     assert told.verdict == "too little budget to tell"

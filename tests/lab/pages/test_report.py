@@ -17,9 +17,11 @@ import pytest
 from evonorm.lab.analysis import claims, evidence
 from evonorm.lab.analysis.comparison import read
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments.report_runs import BUDGETS, EXPERIMENTS, VARIANTS, Budget, train_config
+from evonorm.lab.experiments.experiment import Budget, Images
+from evonorm.lab.experiments.report import EXPERIMENT
 from evonorm.lab.pages import page
 from evonorm.lab.records import run_files
+from evonorm.lab.records.report import REPORT_RUNS, VARIANTS
 from evonorm.lab.training.config import TrainConfig
 
 FULL = Budget("full", 60, None, None, "the report's own")
@@ -91,8 +93,9 @@ def make_comparison(
     """Runs of all experiments. accuracy(id, variant, seed): None for a run that diverged in its second epoch."""
     train, test = budget.train_images or IMAGES[0], budget.test_images or IMAGES[1]
     entries = []
-    for experiment, variant, seed in itertools.product(EXPERIMENTS, VARIANTS, seeds):
-        config = train_config(experiment, variant, budget, seed=seed, data=None, train_images=train, test_images=test)
+    for experiment, variant, seed in itertools.product(REPORT_RUNS, VARIANTS, seeds):
+        cell = {"experiment": experiment.id, "variant": variant, "seed": seed}
+        config = EXPERIMENT.config(cell, budget, Images(train, test))
         grouped = config.layer == "evonorm-s0"
         parts = [config.layer, f"g{config.groups}" if grouped else "", config.optimizer, str(config.batch_size)]
         name = "-".join([*parts, "aug" * config.augment, str(seed)])
@@ -273,7 +276,7 @@ def test_a_baseline_that_diverged_leaves_nothing_to_compare(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("budget", ["quick", "hour"])
 def test_short_budgets_leave_claims_open(tmp_path: Path, budget: str) -> None:
-    make_comparison(tmp_path, layered(0.40, 0.30, 0.31, 0.2), budget=BUDGETS[budget])
+    make_comparison(tmp_path, layered(0.40, 0.30, 0.31, 0.2), budget=EXPERIMENT.budget(budget))
     told = {verdict for found in verdicts(tmp_path).values() for verdict in found}
     assert told == {"too little budget to tell", "not examined"}
     html = text_of(page.render(tmp_path))
@@ -383,7 +386,7 @@ def test_a_folder_of_plain_runs(tmp_path: Path) -> None:
 
 
 def test_several_comparisons(tmp_path: Path) -> None:
-    make_comparison(tmp_path, budget=BUDGETS["quick"])
+    make_comparison(tmp_path, budget=EXPERIMENT.budget("quick"))
     later = run_files.read_json(tmp_path / "comparison-quick-ffff.json") | {"updated": "2027-01-01T00:00:00Z"}
     run_files.write_json(tmp_path / "comparison-later-ffff.json", later)
     assert read(tmp_path).name == "comparison-later-ffff.json"
@@ -456,7 +459,11 @@ def test_in_a_browser(tmp_path: Path, scheme: str, width: int) -> None:
 
     # Two seeds, some of them diverged: what fills a legend most.
     make_comparison(
-        tmp_path, lambda id, v, s: None if id == "b0-aug" else 0.7, notice=HOSTILE, seeds=(0, 1), budget=BUDGETS["hour"]
+        tmp_path,
+        lambda id, v, s: None if id == "b0-aug" else 0.7,
+        notice=HOSTILE,
+        seeds=(0, 1),
+        budget=EXPERIMENT.budget("hour"),
     )
     hostile = TrainConfig(layer="none", epochs=2)
     make_run(tmp_path / "<img src=x onerror=alert(1)>", hostile, epochs_of(hostile, 0.5))

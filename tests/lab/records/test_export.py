@@ -80,17 +80,18 @@ def test_columns_do_not_depend_on_the_runs(tmp_path: Path) -> None:
 @NEEDS_PYARROW
 def test_runs_of_every_experiment(tmp_path: Path) -> None:
     """In the words of the entry: what the experiment varies, in the listing's order, without the seed."""
-    from evonorm.lab.experiments import reproduce
-    from evonorm.lab.experiments.architectures import Place as InModel
-    from evonorm.lab.experiments.batch_sizes import Place
-    from evonorm.lab.experiments.ladder import Rung
+    from evonorm.lab.experiments import architectures, batch_size, learning_rate, report
+    from evonorm.lab.experiments.reproduce import plan
     from tests.lab.pictures import pictures
 
+    rate = {"layer": ["evonorm-s0"], "optimizer": ["sgd"], "pixels": ["raw"], "learning_rate": [1e-5]}
+    small = {"layer": ["evonorm-s0"], "batch_size": [16]}
+    in_model = {"layer": ["bn-relu"], "model": ["mini-inception"]}
     plans = (
-        reproduce.learning_rate(pictures(), tmp_path, [Rung("evonorm-s0", "sgd", "raw", 1e-5, s) for s in (0, 1)]),
-        reproduce.batch_size(pictures(), tmp_path, [Place("evonorm-s0", 16, 0)]),
-        reproduce.in_architectures(pictures(), tmp_path, [InModel("mini-inception", "bn-relu", 0)]),
-        reproduce.comparison(pictures(), tmp_path, experiments=reproduce.choose(["b0"]), variants=["intended"]),
+        plan(learning_rate.EXPERIMENT, pictures(), tmp_path, asked=rate),
+        plan(batch_size.EXPERIMENT, pictures(), tmp_path, asked=small, seeds=[0]),
+        plan(architectures.EXPERIMENT, pictures(), tmp_path, asked=in_model, seeds=[0]),
+        plan(report.EXPERIMENT, pictures(), tmp_path, asked={"experiment": ["b0"], "variant": ["intended"]}),
     )
     words = [
         *["learning-rate evonorm-s0 sgd raw 1e-05"] * 2,
@@ -98,9 +99,10 @@ def test_runs_of_every_experiment(tmp_path: Path) -> None:
         "architectures mini-inception bn-relu",
         "b0 intended",
     ]
-    names = [run.name for plan in plans for run in plan.runs]
-    for plan in plans:
-        listings.write(plan.listing, pictures(), plan.budget, [entry for run in plan.runs for entry in run.entries])
+    names = [run.name for planned in plans for run in planned.runs]
+    for planned in plans:
+        entries = [entry for run in planned.runs for entry in run.entries]
+        listings.write(planned.listing, pictures(), planned.budget, entries, planned.experiment.described())
     for name in names:
         run_folder(tmp_path / name, 1)
     run_files.write_json(tmp_path / "another-plan-of-mine.json", {"sites": []})
@@ -108,7 +110,7 @@ def test_runs_of_every_experiment(tmp_path: Path) -> None:
     assert [found[name] for name in names] == words
     # A run may serve several experiments.
     entry = {"layer": "bn-relu", "batch_size": 4, "seed": 0, "run": names[-1]}
-    listings.write(tmp_path / "batch-size-hour-00ff.json", pictures(), plans[1].budget, [entry])
+    listings.write(tmp_path / "batch-size-hour-00ff.json", pictures(), plans[1].budget, [entry], {})
     assert listings.stands_for(tmp_path)[names[-1]] == ["batch-size bn-relu 4", "b0 intended"]
 
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,9 +287,11 @@ def test_a_sweep_of_a_program_has_no_tensorboard(tmp_path: Path, capsys: pytest.
 
 
 def test_reproduce_names_the_experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evonorm.lab.experiments.report_runs import BUDGETS, Budget
+    from evonorm.lab.experiments import catalogue, report
+    from evonorm.lab.experiments.experiment import Budget
 
-    monkeypatch.setitem(BUDGETS, "quick", Budget("quick", 1, 10, 10, "a test"))
+    short = replace(report.EXPERIMENT, budgets=(Budget("quick", 1, 10, 10, "a test"),))
+    monkeypatch.setitem(catalogue.EXPERIMENTS, "report", short)
     arguments = ["reproduce", "--data", "digits", "--only", "b0", "--variant", "intended", "--workers", "1"]
     sinks = ["--wandb", "offline", "--tensorboard", str(tmp_path / "tb")]
     assert cli.main([*arguments, *sinks, "--out", str(tmp_path / "out")]) == 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evonorm.lab.analysis import claims, outcomes, recorded
 from evonorm.lab.analysis.comparison import Comparison, percent, summarize
 from evonorm.lab.analysis.verdicts import Finding
-from evonorm.lab.experiments.report_runs import EXPERIMENTS
+from evonorm.lab.records.report import REPORT_RUNS
 
 
 def sentences(comparison: Comparison, sections: Sequence[claims.Section]) -> list[str]:
@@ -46,7 +46,7 @@ def _ended(comparison: Comparison) -> str:
     identities = sum(record.config.get("layer") == "none" for record in lost)
     which = "all" if identities == len(lost) else f"{identities} of the {len(lost)}"
     text += f"; {which} that diverged trained identities" if identities else ""
-    nan = sum(None in experiment.recorded for experiment in EXPERIMENTS)
+    nan = sum(None in experiment.recorded for experiment in REPORT_RUNS)
     if recorded.is_cifar10(comparison.dataset):
-        text += f". The report's own count is another: of its {len(EXPERIMENTS)} experiments {nan} ended in a NaN loss"
+        text += f". The report's own count is another: of its {len(REPORT_RUNS)} experiments {nan} ended in a NaN loss"
     return f"{text}."

@@ -10,7 +10,7 @@ from evonorm.lab.analysis import against, evidence, outcomes, recorded
 from evonorm.lab.analysis.comparison import Cell, Comparison, percent, summarize
 from evonorm.lab.analysis.evidence import Difference
 from evonorm.lab.analysis.verdicts import Finding, Leaning, joined, judged, margins, missing, seeds_told, standing
-from evonorm.lab.experiments.report_runs import VARIANTS, Variant
+from evonorm.lab.records.report import VARIANTS, Variant
 from evonorm.lab.records.run_files import Record
 
 # Training accuracy this far above validation accuracy, at the last epoch, is called overfitting ...

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.analysis import trials
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments.report_runs import EXPERIMENTS, VARIANTS, Experiment, Variant
-from evonorm.lab.records import run_files
+from evonorm.lab.records import listings, run_files
+from evonorm.lab.records.report import REPORT_RUNS, VARIANTS, ReportRun, Variant
 from evonorm.lab.records.run_files import Record, Unread
 
 COMPARISONS = "comparison-*.json"
@@ -23,7 +22,7 @@ LAYERS = {"bn-relu": "BN-ReLU", "evonorm-b0": "EvoNorm-B0", "evonorm-s0": "EvoNo
 class Cell:
     """An experiment in one variant: its runs by seed; None where a run is planned and not there."""
 
-    experiment: Experiment
+    experiment: ReportRun
     variant: Variant
     runs: dict[int, Record | None] = field(default_factory=dict)
     # Entries that share these very runs, (experiment id, variant), when this is not the first of them.
@@ -117,7 +116,7 @@ class Comparison:
 
     def cell(self, id: str, variant: Variant) -> Cell:
         """The cell, without runs if it was not asked for."""
-        experiment = next(experiment for experiment in EXPERIMENTS if experiment.id == id)
+        experiment = next(experiment for experiment in REPORT_RUNS if experiment.id == id)
         return self.cells.get((id, variant), Cell(experiment, variant))
 
 
@@ -161,8 +160,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
     found = {record.name: record for record in there.records}
     chosen = name or max(files, key=lambda file: str(files[file].get("updated", "")))
     content = files[chosen]
-    kinds = (trials.LEARNING_RATE, trials.BATCH_SIZE, trials.ARCHITECTURES)
-    others = [name for kind in kinds for name in trials.listings(runs, kind)]
+    others = [path.name for path in listings.all_in(runs) if path.name not in files]
     try:
         cells = _cells(content["entries"], found)
         named = {entry["run"] for entry in content["entries"]}
@@ -188,7 +186,7 @@ def _but_seeds(record: Record) -> tuple[Any, ...]:
 def _cells(entries: list[dict[str, Any]], found: dict[str, Record]) -> dict[tuple[str, Variant], Cell]:
     cells: dict[tuple[str, Variant], Cell] = {}
     first_with: dict[frozenset[tuple[int, str]], tuple[str, Variant]] = {}
-    for experiment in EXPERIMENTS:
+    for experiment in REPORT_RUNS:
         for variant in VARIANTS:
             own = [e for e in entries if (e["experiment"], e["variant"]) == (experiment.id, variant)]
             if not own:

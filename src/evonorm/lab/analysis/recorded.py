@@ -7,7 +7,7 @@ from typing import Any
 
 from evonorm.lab.analysis import outcomes
 from evonorm.lab.analysis.comparison import Comparison, percent, summarize
-from evonorm.lab.experiments.report_runs import EXPERIMENTS, Experiment
+from evonorm.lab.records.report import REPORT_RUNS, ReportRun
 
 # CIFAR-10's, as its archive names them, in its order.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -33,7 +33,7 @@ def is_cifar10(dataset: dict[str, Any]) -> bool:
     return known and not dataset.get("notice")
 
 
-def in_words(experiment: Experiment) -> str:
+def in_words(experiment: ReportRun) -> str:
     """As "80.9 and 84.0", or "NaN"."""
     return " and ".join("NaN" if value is None else f"{value:.1f}" for value in experiment.recorded)
 
@@ -43,7 +43,7 @@ def nearness(comparison: Comparison) -> list[Nearness]:
     if not is_cifar10(comparison.dataset):
         return []
     found = []
-    for experiment in EXPERIMENTS:
+    for experiment in REPORT_RUNS:
         cell = comparison.cell(experiment.id, "published")
         if not cell.runs and experiment.layer == "bn-relu" and not experiment.augment:
             cell = comparison.cell(experiment.id, "intended")  # one and the same configuration

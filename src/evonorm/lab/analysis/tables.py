@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from evonorm.lab.analysis import evidence, outcomes, recorded
 from evonorm.lab.analysis.comparison import Cell, Comparison, percent, summarize
-from evonorm.lab.experiments.report_runs import EXPERIMENTS, VARIANTS, Experiment, Variant
+from evonorm.lab.records.report import REPORT_RUNS, VARIANTS, ReportRun, Variant
 from evonorm.lab.records.run_files import Record
 
 
@@ -28,7 +27,7 @@ class Row:
 
 def comparison_rows(comparison: Comparison) -> list[Row]:
     """The report's experiments in its order; none for a folder of plain runs."""
-    return [_row(comparison, experiment) for experiment in EXPERIMENTS] if comparison.cells else []
+    return [_row(comparison, experiment) for experiment in REPORT_RUNS] if comparison.cells else []
 
 
 def run_rows(comparison: Comparison, runs: Iterable[Record]) -> list[tuple[str, ...]]:
@@ -50,41 +49,7 @@ RUN_HEADER = (
 RUN_NUMBERS = 3
 
 
-def conditions(comparison: Comparison) -> list[tuple[str, str]]:
-    """Under what the numbers were measured: name and value, as far as the records tell."""
-    found = comparison.records or comparison.others
-    about: list[tuple[str, str]] = []
-    data, budget = comparison.dataset, comparison.budget
-    if data:
-        text = f"{data['name']}: {data['train_images']:,} training and {data['test_images']:,} validation images, "
-        about.append(("data", f"{text}{len(data['classes'])} classes (content {data['fingerprint']})"))
-        about.append(("notice", str(data.get("notice") or "")))
-    if budget:
-        about.append(("budget", f"{budget['name']}: {budget['epochs']} epochs; {budget['meaning']}"))
-        about.append(("seeds", _seeds(comparison)))
-    for name in ("processor", "instructions", "device", "cores", "threads", "platform"):
-        about.append((name, distinct(record.environment.get(name) for record in found)))
-    about.append(("precision", distinct(record.config.get("precision") for record in found)))
-    versions = {name: distinct(r.environment.get(name) for r in found) for name in ("evonorm", "torch", "python")}
-    about.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)))
-    about.append(("commit", distinct(r.environment.get("commit") or "not recorded" for r in found)))
-    about.append(("compiled", distinct(_compiled(record) for record in found)))
-    hours = sum(float(record.summary.get("seconds") or 0) for record in found) / 3600
-    about.append(("training time", f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"))
-    about.append(("made", comparison.updated))
-    return [(name, value) for name, value in about if value]
-
-
-def _compiled(record: Record) -> str:
-    """Whether the network was compiled, where the record says it."""
-    for place in (record.config, record.environment):
-        for name in ("compiled", "compile"):
-            if place.get(name) is not None:
-                return {True: "yes", False: "no"}.get(place[name], str(place[name]))
-    return "not recorded"
-
-
-def _seeds(comparison: Comparison) -> str:
+def seeds(comparison: Comparison) -> str:
     """Which seeds every entry was asked for; entries of the same seeds together."""
     by_seeds: dict[str, list[str]] = {}
     for (id, variant), cell in comparison.cells.items():
@@ -94,7 +59,7 @@ def _seeds(comparison: Comparison) -> str:
     return "; ".join(f"{seeds}: {', '.join(ids)}" for seeds, ids in by_seeds.items())
 
 
-def _row(comparison: Comparison, experiment: Experiment) -> Row:
+def _row(comparison: Comparison, experiment: ReportRun) -> Row:
     what = [experiment.layer, experiment.optimizer.upper() if experiment.optimizer == "sgd" else "Adam"]
     what += [f"{experiment.groups} groups"] if experiment.groups else []
     what += ["augmented"] if experiment.augment else []
@@ -174,8 +139,3 @@ def speed(record: Record) -> str:
     """Training images a second, the median epoch's."""
     speeds = [epoch["images_per_second"] for epoch in record.metrics if epoch.get("images_per_second")]
     return f"{statistics.median(speeds):.0f}" if speeds else "–"
-
-
-def distinct(values: Iterable[Any]) -> str:
-    """The values that there are, each once, in words."""
-    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))

@@ -19,8 +19,6 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.records.run_files import Record, Unread
 
-# The files of the experiments that are read so.
-LEARNING_RATE, BATCH_SIZE, ARCHITECTURES = "learning-rate-*.json", "batch-size-*.json", "architectures-*.json"
 CONFIDENCE = 0.95
 PlaceT = TypeVar("PlaceT", bound=Hashable)
 
@@ -51,6 +49,8 @@ class Trials(Generic[PlaceT]):
 
     missing: planned runs that have not ended, or that another layer lacks. others: files of the same kind beside it.
     unread: planned runs that cannot be read; they are missing too.
+    lane: what the runs are compared by; its values are called layers here, as they nearly always are. axes: the names
+    of what a place is made of, where they are known.
     """
 
     budget: Mapping[str, Any]
@@ -60,7 +60,15 @@ class Trials(Generic[PlaceT]):
     missing: int
     name: str
     others: tuple[str, ...]
+    updated: str = ""
+    lane: str = "layer"
+    axes: tuple[str, ...] = ()
     unread: tuple[Unread, ...] = ()
+
+    @property
+    def places(self) -> list[PlaceT]:
+        """Those that every layer has run, in the order of the first layer's."""
+        return list(dict.fromkeys(point.place for points in self.points.values() for point in points))
 
     @property
     def chance(self) -> float:
@@ -122,20 +130,6 @@ class Trials(Generic[PlaceT]):
         return math.sqrt(accuracy * (1 - accuracy) / max(1, int(self.dataset["test_images"])))
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A question, a short answer, and the numbers behind it."""
-
-    question: str
-    answer: str
-    text: str
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def listings(folder: Path, pattern: str) -> list[str]:
     """The experiment's files in a folder, the newest first."""
     files = {path.name: run_files.read_json(path) for path in folder.glob(pattern)}
@@ -143,9 +137,15 @@ def listings(folder: Path, pattern: str) -> list[str]:
 
 
 def read(
-    folder: Path, pattern: str, place_of: Callable[[Mapping[str, Any]], PlaceT], name: str | None = None
+    folder: Path,
+    pattern: str,
+    place_of: Callable[[Mapping[str, Any]], PlaceT],
+    name: str | None = None,
+    *,
+    lane: str = "layer",
+    axes: Sequence[str] = (),
 ) -> Trials[PlaceT]:
-    """The experiment in the file called `name`, or the newest. place_of: an entry's place.
+    """The experiment in the file called `name`, or the newest. place_of: an entry's place. lane: what is compared.
 
     Raises UserError if the file cannot be read, or no place has ended for every layer.
     """
@@ -155,7 +155,7 @@ def read(
     chosen = name or names[0]
     content = run_files.read_json(folder / chosen)
     try:
-        entries = [(str(e["layer"]), (place_of(e), int(e["seed"])), str(e["run"])) for e in content["entries"]]
+        entries = [(str(e[lane]), (place_of(e), int(e["seed"])), str(e["run"])) for e in content["entries"]]
         budget, dataset = dict(content["budget"]), dict(content["dataset"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / chosen} is not an experiment that can be read: {error!r}; delete it") from error
@@ -179,6 +179,9 @@ def read(
         len(entries) - len(shared) * len(values),
         chosen,
         tuple(other for other in names if other != chosen),
+        str(content.get("updated", "")),
+        lane,
+        tuple(axes),
         there.unread,
     )
 

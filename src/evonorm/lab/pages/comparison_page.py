@@ -8,11 +8,12 @@ from pathlib import Path
 
 from evonorm.lab.analysis import answer, claims, evidence, recorded, tables
 from evonorm.lab.analysis.comparison import COMPARISONS, Comparison, read
-from evonorm.lab.experiments.report_runs import VARIANTS, Variant
+from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.pages import grid, html, overview, pictures
 from evonorm.lab.pages.charts import Chart, Curve, curves
 from evonorm.lab.pages.grid import Grid
 from evonorm.lab.records import export, listings
+from evonorm.lab.records.report import VARIANTS, Variant
 from evonorm.lab.records.run_files import Record
 
 LISTINGS = COMPARISONS
@@ -41,7 +42,13 @@ def render(runs: Path, name: str | None = None, at: Path | None = None) -> str:
         nearness=recorded.nearness(found),
         differences=recorded.differences(found),
         stale=evidence.stale_averages(found.cells.values()),
-        conditions=tables.conditions(found),
+        conditions=conditions(
+            found.records or found.others,
+            dataset=found.dataset,
+            budget=found.budget,
+            seeds=tables.seeds(found),
+            updated=found.updated,
+        ),
         rows=tables.comparison_rows(found),
         parts=[_part(found, section) for section in sections],
         compared=_grid(found, found.records),

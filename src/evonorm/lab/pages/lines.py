@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evonorm.lab.analysis.findings import Panel
 from evonorm.lab.analysis.trials import Point, Trials
 from evonorm.lab.pages.charts import COLOURS, Chart
 
@@ -23,25 +23,6 @@ _MATPLOTLIB_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 _DPI = 200
 _WIDTH, _HEIGHT = 4.6, 3.3  # of a panel, in inches
 ACCURACY = "validation accuracy, %"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart of an experiment. lines: each layer's points by their place on the horizontal, logarithmic axis.
-
-    ticks: where the axis is marked; none: at the powers of ten. names: what stands at 0, 1, ... on an axis that counts
-    nothing, where no line joins the points; a point belongs to the nearest.
-    """
-
-    title: str
-    axis: str
-    lines: dict[str, list[tuple[float, Point[Any]]]]
-    ticks: Sequence[float] = ()
-    names: Sequence[str] = ()
-
-    def place(self, at: float) -> str:
-        """A point's place in words."""
-        return self.names[round(at)] if self.names else f"{at:g}"
 
 
 def chart(trials: Trials[Any], panel: Panel) -> Chart:

@@ -10,8 +10,8 @@ from typing import Any
 
 from evonorm.lab.analysis import outcomes, recorded
 from evonorm.lab.analysis.comparison import LAYERS, Cell, Comparison
-from evonorm.lab.experiments.report_runs import EXPERIMENTS, Variant
 from evonorm.lab.pages.charts import COLOURS, GROUP_SYMBOLS, OTHER_COLOUR, Chart
+from evonorm.lab.records.report import REPORT_RUNS, Variant
 
 NEUTRAL = "#7a7f87"
 HEADER = ("layer", "finished, each seed, %", "mean, %", "others", "recorded, %")
@@ -60,7 +60,7 @@ def _lines(comparison: Comparison) -> Iterable[Line]:
     comparable = recorded.is_cifar10(comparison.dataset)
     for augment in (False, True):
         suffix = ", aug." * augment
-        for experiment in EXPERIMENTS:
+        for experiment in REPORT_RUNS:
             if experiment.optimizer != "sgd" or experiment.augment != augment:
                 continue
             values = tuple(value for value in experiment.recorded if value is not None) if comparable else ()

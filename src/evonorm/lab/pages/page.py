@@ -6,8 +6,8 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.pages import architectures_page, batches, comparison_page, ladder_page, runs_page, sweep_page
-from evonorm.lab.records import run_files
+from evonorm.lab.pages import comparison_page, experiment_page, runs_page, sweep_page
+from evonorm.lab.records import listings, run_files
 from evonorm.lab.records.run_files import Unread
 
 
@@ -29,8 +29,8 @@ class Kind(Protocol):
         """
 
 
-# A folder of several kinds is of the first; one of none is a folder of runs.
-KINDS: tuple[Kind, ...] = (sweep_page, comparison_page, ladder_page, batches, architectures_page, runs_page)
+# A folder of several kinds is of the first; then come experiments, by their listings; one of none is a folder of runs.
+KINDS: tuple[Kind, ...] = (sweep_page, comparison_page)
 
 
 def write(folder: Path, output: Path, *, comparison: str | None = None) -> tuple[Unread, ...]:
@@ -39,7 +39,8 @@ def write(folder: Path, output: Path, *, comparison: str | None = None) -> tuple
     comparison: a file's name, if there are several. Raises UserError if there is nothing to show, or the page cannot be
     written.
     """
-    content = _kind(folder, comparison).render(folder, comparison, output.parent)
+    kind, name = _drawn_by(folder, comparison)
+    content = kind.render(folder, name, output.parent)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         run_files.write_atomically(output, content.encode())
@@ -50,7 +51,8 @@ def write(folder: Path, output: Path, *, comparison: str | None = None) -> tuple
 
 def render(folder: Path, *, comparison: str | None = None) -> str:
     """The page as text, to lie in the folder; it loads nothing from anywhere."""
-    return _kind(folder, comparison).render(folder, comparison)
+    kind, name = _drawn_by(folder, comparison)
+    return kind.render(folder, name)
 
 
 def draw(folder: Path, out: Path, *, comparison: str | None = None, kind: str = "png") -> list[Path]:
@@ -60,15 +62,27 @@ def draw(folder: Path, out: Path, *, comparison: str | None = None, kind: str = 
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _kind(folder, comparison).draw(folder, out, comparison, kind)
+        drawn_by, name = _drawn_by(folder, comparison)
+        return drawn_by.draw(folder, out, name, kind)
     except OSError as error:
         raise UserError(f"cannot write pictures to {out}: {error.strerror}; choose another --{kind}") from error
 
 
-def _kind(folder: Path, name: str | None) -> Kind:
-    """What draws the folder, or its file called `name`."""
-    if name is None:
-        kinds = (kind for kind in KINDS if any(folder.glob(kind.LISTINGS)))
-    else:
-        kinds = (kind for kind in KINDS if PurePath(name).match(kind.LISTINGS))
-    return next(kinds, runs_page if name is None else comparison_page)
+def _drawn_by(folder: Path, name: str | None) -> tuple[Kind, str | None]:
+    """What draws the folder, or its file called `name`, and that file's name where it matters.
+
+    Raises UserError if there is no such file.
+    """
+    if name is not None:
+        of_name = next((kind for kind in KINDS if PurePath(name).match(kind.LISTINGS)), None)
+        if of_name is not None:
+            return of_name, name
+        there = {path.name for path in listings.all_in(folder)}
+        if name not in there:
+            raise UserError(f"{folder} holds no {name}; it holds {', '.join(sorted(there)) or 'no comparison'}")
+        return experiment_page, name
+    of_folder = next((kind for kind in KINDS if any(folder.glob(kind.LISTINGS))), None)
+    if of_folder is not None:
+        return of_folder, None
+    found = {path.name: str(run_files.read_json(path).get("updated", "")) for path in listings.all_in(folder)}
+    return (experiment_page, max(found, key=lambda one: found[one])) if found else (runs_page, None)

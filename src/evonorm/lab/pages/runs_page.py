@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evonorm.lab.analysis import plain_runs, tables
-from evonorm.lab.analysis.comparison import Comparison
+from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.analysis.plain_runs import Runs, Task, accuracy, seed, setting
 from evonorm.lab.pages import html, pictures
 from evonorm.lab.pages.charts import Chart, Curve, curves
@@ -46,7 +46,7 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
         parts=[_part(task, links) for task in found.tasks],
         several=len(found.tasks) > 1,
         networks=sorted({str(record.config.get("model") or "?") for record in found.records}),
-        conditions=tables.conditions(Comparison({}, {}, {}, found.records)),
+        conditions=conditions(found.records),
         unread=found.unread,
         csv=html.as_csv(export.of_runs(found.records, {}), "runs.csv", "These runs"),
     )

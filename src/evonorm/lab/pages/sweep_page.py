@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.analysis import importance, readings, sweep_words, tables
+from evonorm.lab.analysis import importance, readings, sweep_words
+from evonorm.lab.analysis.conditions import distinct
 from evonorm.lab.analysis.importance import Effect
 from evonorm.lab.analysis.swept import Axis, Swept, number, read
 from evonorm.lab.jobs.job import flat
@@ -112,8 +113,8 @@ def conditions(swept: Swept, made: Sequence[Record]) -> list[tuple[str, str]]:
             found.append((name, " ".join(map(str, value)) if isinstance(value, list) else str(value)))
     found.append(("data", sweep_words.data(made)))
     for name in ("processor", "device", "threads", "platform", "commit"):
-        found.append((name, tables.distinct(record.environment.get(name) for record in made)))
-    found.append(("torch", tables.distinct(record.environment.get("torch") for record in made)))
+        found.append((name, distinct(record.environment.get(name) for record in made)))
+    found.append(("torch", distinct(record.environment.get("torch") for record in made)))
     found.append(("time of trials", duration(sum(trial.seconds for trial in swept.trials))))
     return [(name, value) for name, value in found if value]
 

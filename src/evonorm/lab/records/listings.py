@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from evonorm.lab.data.sets import ImageDataset
 
 
-def write(path: Path, dataset: ImageDataset, budget: Any, entries: Iterable[Mapping[str, Any]]) -> Path:
+def write(
+    path: Path, dataset: ImageDataset, budget: Any, entries: Iterable[Mapping[str, Any]], experiment: Mapping[str, Any]
+) -> Path:
     """Writes, or adds to, the file that says which run stands for which entry of an experiment.
 
-    budget: a dataclass with train_images and test_images. Raises UserError if the file there is none of ours.
+    budget: a dataclass with train_images and test_images. experiment: what tells how to read it (Experiment.described).
+    Raises UserError if the file there is none of ours.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +37,7 @@ def write(path: Path, dataset: ImageDataset, budget: Any, entries: Iterable[Mapp
     content = {
         "schema": 1,
         "updated": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "experiment": dict(experiment),
         "budget": asdict(budget),
         "dataset": {
             "name": dataset.name,
@@ -49,13 +53,18 @@ def write(path: Path, dataset: ImageDataset, budget: Any, entries: Iterable[Mapp
     return path
 
 
+def all_in(folder: Path) -> list[Path]:
+    """The listings in a folder, by name. Raises UserError naming a file that cannot be read."""
+    return [path for path in sorted(folder.glob("*-*-*.json")) if "entries" in run_files.read_json(path)]
+
+
 def stands_for(folder: Path) -> dict[str, list[str]]:
     """What the listings in a folder say of each run that they name, in the words of `describe`, each once.
 
     Raises UserError naming a file that cannot be read.
     """
     found: dict[str, dict[str, None]] = {}
-    for path in sorted(folder.glob("*-*-*.json")):
+    for path in all_in(folder):
         try:
             for entry in run_files.read_json(path).get("entries", ()):
                 found.setdefault(entry["run"], {})[describe(path, entry)] = None

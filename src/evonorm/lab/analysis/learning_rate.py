@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-from evonorm.lab.analysis.ladder import USABLE, Ladder, Range, Setting, layers, panel, panels, usable
-from evonorm.lab.analysis.trials import CONFIDENCE, Finding, listed
+from evonorm.lab.analysis.findings import Analysis, Finding, Table, listed
+from evonorm.lab.analysis.layers import no_winner
+from evonorm.lab.analysis.trials import CONFIDENCE
+from evonorm.lab.analysis.usable_range import USABLE, Ladder, Range, Setting, charts, layers, panel, panels, usable
 
 # What the report gave every layer, and the layer it suits.
 REPORTS_SETTING = Setting("sgd", "raw", 1e-2)
 RIVAL = "bn-relu"
 
 
-def findings(ladder: Ladder) -> list[Finding]:
-    """Those that the runs can answer."""
+def analysis(ladder: Ladder) -> Analysis:
+    """Those findings that the runs can answer; every layer at its best, and with every optimizer and kind of pixels."""
     found = [_winner(ladder), _fairness(ladder), _pixels(ladder), _width(ladder), _divergence(ladder)]
-    return [finding for finding in found if finding is not None]
+    return Analysis(
+        [finding for finding in found if finding is not None],
+        [_best_table(ladder), _range_table(ladder)],
+        charts(ladder),
+        _method(ladder),
+        leading=2,
+    )
 
 
-def lead(ladder: Ladder) -> str:
-    """The page in a paragraph."""
-    return " ".join(f"{finding.question} {finding.answer}." for finding in findings(ladder)[:2])
-
-
-BEST_HEADER = ("layer", "best, %", "at", "range of learning rates that are usable", "decades", "diverged")
-
-
-def best_rows(ladder: Ladder) -> list[tuple[str, ...]]:
-    """BEST_HEADER's columns: every layer, the best first; the range with the best setting's optimizer and pixels."""
+def _best_table(ladder: Ladder) -> Table:
+    """Every layer, the best first; the range with the best setting's optimizer and pixels."""
     rows: list[tuple[str, ...]] = []
     for layer in layers(ladder):
         best = ladder.best(layer)
         found = usable(ladder, layer, best.place.optimizer, best.place.pixels)
         diverged = sum(point.diverged for point in ladder.points[layer])
-        rows.append(
-            (
-                layer,
-                str(best),
-                str(best.place),
-                _range(found),
-                _decades(found),
-                f"{diverged} of {ladder.each}",
-            )
-        )
-    return rows
+        lost = f"{diverged} of {ladder.each}"
+        rows.append((layer, str(best), str(best.place), _range(found), _decades(found), lost))
+    return Table(
+        "Every layer at its best setting: mean over seeds, from the worst to the best of them; the usable range with "
+        "that optimizer and those pixels",
+        ("layer", "best, %", "at", "range of learning rates that are usable", "decades", "diverged"),
+        rows,
+        (1, 4, 5),
+    )
 
 
-RANGE_HEADER = ("layer", "optimizer", "pixels", "best, %", "at learning rate", "usable", "decades")
-
-
-def range_rows(ladder: Ladder) -> list[tuple[str, ...]]:
-    """RANGE_HEADER's columns: every layer with every optimizer and kind of pixels."""
+def _range_table(ladder: Ladder) -> Table:
     rows: list[tuple[str, ...]] = []
     for layer in layers(ladder):
         for optimizer, pixels in panels(ladder):
@@ -56,11 +50,12 @@ def range_rows(ladder: Ladder) -> list[tuple[str, ...]]:
             found = usable(ladder, layer, optimizer, pixels)
             rate = f"{best.place.learning_rate:g}"
             rows.append((layer, optimizer, pixels, str(best), rate, _range(found), _decades(found)))
-    return rows
+    header = ("layer", "optimizer", "pixels", "best, %", "at learning rate", "usable", "decades")
+    return Table("By layer, optimizer and pixels", header, rows, (4, 6), title="Usable learning rates")
 
 
-def method(ladder: Ladder) -> str:
-    """How the numbers above were come by."""
+def _method(ladder: Ladder) -> str:
+    """How the numbers were come by."""
     return (
         f"Each layer has {ladder.each} trials at the same places. Value: validation accuracy after the last epoch, "
         f"averaged over seeds; a run that diverged counts as chance ({100 * ladder.chance:.0f} %). "
@@ -86,7 +81,7 @@ def _winner(ladder: Ladder) -> Finding:
     lead_points, error = 100 * (best.mean - second.mean), 100 * ladder.uncertainty(best, second)
     text = f"{told}. {first} is {lead_points:.1f} ± {error:.1f} points above {others[0]}."
     if level:
-        return Finding(question, f"no winner: {listed([first, *level])} cannot be told apart", text)
+        return Finding(question, no_winner([first, *level]), text)
     return Finding(question, first, text)
 
 

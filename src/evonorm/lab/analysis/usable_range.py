@@ -1,19 +1,17 @@
-"""What the learning-rate experiment found, by rule: each layer's best setting and its usable range; see trials."""
+"""Each layer's best setting on a ladder of learning rates, and the range of them that it can use; see trials."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from evonorm.lab.analysis import trials
+from evonorm.lab.analysis.findings import Panel
 from evonorm.lab.analysis.trials import Trials
-from evonorm.lab.experiments.ladder import OPTIMIZERS, PIXELS
-from evonorm.lab.pages.lines import Panel
 
-LISTINGS = trials.LEARNING_RATE
+OPTIMIZERS = ("sgd", "adam")
+PIXELS = ("raw", "standardized")
 # A learning rate is usable where the layer keeps so much of what it gains over chance at its best, and none diverges.
 USABLE = 0.9
 OPTIMIZER_NAMES = {"sgd": "SGD", "adam": "Adam"}
@@ -47,11 +45,6 @@ class Range:
     def decades(self) -> float:
         """How wide it is, between rungs."""
         return math.log10(self.high / self.low)
-
-
-def read(folder: Path, name: str | None = None) -> Ladder:
-    """See trials.read."""
-    return trials.read(folder, LISTINGS, _setting, name)
 
 
 def layers(ladder: Ladder) -> list[str]:
@@ -92,7 +85,7 @@ def usable(ladder: Ladder, layer: str, optimizer: str, pixels: str) -> Range | N
 
 
 def charts(ladder: Ladder) -> list[Panel]:
-    """One for each optimizer and kind of pixels."""
+    """Accuracy against learning rate, one for each optimizer and kind of pixels."""
     return [
         Panel(
             f"{OPTIMIZER_NAMES[optimizer]}, {pixels} pixels",
@@ -104,7 +97,3 @@ def charts(ladder: Ladder) -> list[Panel]:
         )
         for optimizer, pixels in panels(ladder)
     ]
-
-
-def _setting(entry: Mapping[str, Any]) -> Setting:
-    return Setting(str(entry["optimizer"]), str(entry["pixels"]), float(entry["learning_rate"]))

@@ -1,0 +1,66 @@
+"""What the batch-size experiment found, by rule."""
+
+from __future__ import annotations
+
+from evonorm.lab.analysis.findings import Analysis, Finding, Panel, Table, listed
+from evonorm.lab.analysis.layers import best_at, method
+from evonorm.lab.analysis.trials import Trials
+
+_METHOD = (
+    "Equal epochs, so a smaller batch takes more steps; the learning rate and its decay are proportional to the batch."
+)
+
+
+def analysis(found: Trials[int]) -> Analysis:
+    """What small batches cost each layer, and who is best at either end.
+
+    The smallest is held to the largest, and to its neighbour, which takes nearly as many steps.
+    """
+    every = sizes(found)
+    small, large = every[0], every[-1]
+    costs = [_cost(found, small, other) for other in dict.fromkeys((large, *every[1:2])) if other != small]
+    ends = dict.fromkeys((small, large))
+    bests = [best_at(found, size, f"Which layer is best with a batch of {size}?") for size in ends]
+    return Analysis([*costs, *bests], [_table(found)], [panel(found)], method(found, _METHOD))
+
+
+def sizes(found: Trials[int]) -> list[int]:
+    """The batch sizes that every layer has run."""
+    return sorted(found.places)
+
+
+def panel(found: Trials[int]) -> Panel:
+    """Accuracy against batch size."""
+    by_size = {
+        layer: [(float(point.place), point) for point in sorted(points, key=lambda point: point.place)]
+        for layer, points in found.points.items()
+    }
+    return Panel("Accuracy against batch size", "batch size", by_size, sizes(found))
+
+
+def _table(found: Trials[int]) -> Table:
+    return Table(
+        "Validation accuracy by layer and batch size, percent: mean over seeds, from the worst to the best of them",
+        ("layer", *(f"{size}" for size in sizes(found))),
+        [(layer, *(str(found.at(layer, size)) for size in sizes(found))) for layer in found.points],
+        range(1, 1 + len(sizes(found))),
+    )
+
+
+def _cost(found: Trials[int], small: int, large: int) -> Finding:
+    drops: dict[str, tuple[float, float]] = {}
+    for layer in found.points:
+        low, high = found.at(layer, small), found.at(layer, large)
+        assert low is not None
+        assert high is not None
+        drops[layer] = 100 * (high.mean - low.mean), 100 * found.uncertainty(low, high)
+    losing = [layer for layer, (drop, error) in drops.items() if drop > error]
+    gaining = [layer for layer, (drop, error) in drops.items() if -drop > error]
+    parts = [f"{listed(losing)} lose" if len(losing) > 1 else f"{losing[0]} loses"] if losing else []
+    parts += [f"{listed(gaining)} gain" if len(gaining) > 1 else f"{gaining[0]} gains"] if gaining else []
+    told = "; ".join(f"{layer} {-drop:+z.1f} ± {error:.1f}" for layer, (drop, error) in drops.items())
+    return Finding(
+        f"What does a batch of {small} cost, against one of {large}, at equal epochs?",
+        ", ".join(parts) or "nothing that can be told from noise",
+        f"Accuracy at {small} minus accuracy at {large}, points: {told}.",
+    )

@@ -1,0 +1,60 @@
+"""The page of an experiment that compares layers at the places of its other axes, whichever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evonorm.lab.analysis import trials
+from evonorm.lab.analysis.conditions import conditions
+from evonorm.lab.analysis.trials import Trials
+from evonorm.lab.experiments import catalogue
+from evonorm.lab.experiments.experiment import Experiment
+from evonorm.lab.pages import html, lines
+from evonorm.lab.records import export, listings
+
+LISTINGS = "*-*-*.json"
+
+
+def render(folder: Path, name: str | None = None, at: Path | None = None) -> str:
+    """The page as text. name: of the experiment's listing. Raises UserError if nothing there can be shown."""
+    experiment, found = read(folder / (name or ""))
+    told = experiment.analyse(found)
+    return html.fill(
+        "experiment.html.j2",
+        title=experiment.title,
+        trials=found,
+        told=told,
+        charts=[lines.chart(found, panel) for panel in told.panels],
+        conditions=conditions(
+            found.records,
+            dataset=found.dataset,
+            budget=found.budget,
+            seeds=", ".join(map(str, found.seeds)),
+            updated=found.updated,
+        ),
+        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
+        diverged=[record for record in found.records if record.status == "diverged"],
+    )
+
+
+def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
+    """Writes the charts as one picture into the folder `out`, and returns its path. Raises as render does."""
+    experiment, found = read(folder / (name or ""))
+    path = out / f"{experiment.name}.{kind}"
+    lines.picture(found, experiment.analyse(found).panels, path)
+    return [path]
+
+
+def read(listing: Path) -> tuple[Experiment, Trials[Any]]:
+    """The experiment of a listing and its runs; see trials.read."""
+    experiment = catalogue.of_listing(listing)
+    found = trials.read(
+        listing.parent,
+        experiment.listings,
+        experiment.place_of,
+        listing.name,
+        lane=experiment.lane,
+        axes=experiment.others,
+    )
+    return experiment, found
