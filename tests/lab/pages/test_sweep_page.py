@@ -320,9 +320,10 @@ def test_brushing_sorting_and_the_keyboard(tmp_path: Path) -> None:
         everything = [value for row in mixed(200) if (value := row.get("value")) is not None]
         assert min(float(cell) for cell in cells) > min(everything) + 0.5 * (max(everything) - min(everything))
         assert "diverged" not in opened.evaluate(CELLS.format(column=1))
-        drawn = opened.evaluate("document.getElementById('lines').data.map(trace => trace.places.length)")
-        assert drawn[0] == 200 - len(cells)
-        assert sum(drawn) == 200
+        # The lines are drawn a frame after the table.
+        counts = "document.getElementById('lines').data.map(trace => trace.places.length)"
+        opened.wait_for_function(f"{counts}[0] === {200 - len(cells)}")
+        assert sum(opened.evaluate(counts)) == 200
         opened.mouse.click(middle, box["y"] + box["height"] * 0.7)
         passing(200)
 
