@@ -18,6 +18,7 @@ LIU = "Liu, Brock, Simonyan, Le 2020, arXiv 2004.02967"
 SINGH = "Singh, Krishnan 2019, arXiv 1911.09737"
 IOFFE = "Ioffe, Szegedy 2015, arXiv 1502.03167"
 WU = "Wu, He 2018, arXiv 1803.08494"
+_EPS = 1e-5
 _TORCHS = {"(x - mean_batch) / std_batch": "batch_norm", "(x - mean_group) / std_group": "group_norm"}
 
 
@@ -58,7 +59,7 @@ class NormAct:
     name: str
     formula: Formula
     source: str
-    eps: float = 1e-5
+    eps: float = _EPS
     initial: Mapping[str, float] = field(default_factory=dict)
     without: Formula | None = None
     variant_of: str | None = None
@@ -109,13 +110,28 @@ class NormAct:
         """Whether a normalization remains when the activation is off."""
         return self.affine and self.linear is not _affine_alone
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.name in _BUILT_IN:
-            return get, (self.name,)
+    @property
+    def added(self) -> bool:
+        """Whether it is none of this table's own."""
+        return self.name not in _BUILT_IN
+
+    @property
+    def specification(self) -> str:
+        """All but name and source in one line, as `add_specified` takes it: `x / rms_group * a; a=0.5; eps=0.001`.
+
+        Raises ValueError if the formula's text is no formula, as where it calls a function that text may not name.
+        """
         without = None if self.without is None else read(self.without).text
         for text in filter(None, (self.text, without)):
-            parse(text)  # or it would fail where it arrives
-        return _added_elsewhere, (self.name, self.text, dict(self.initial), self.source, self.eps, without)
+            parse(text)
+        parts = [self.text, *(f"{name}={value!r}" for name, value in self.initial.items())]
+        parts += [f"eps={self.eps!r}"] if self.eps != _EPS else []
+        return "; ".join([*parts, f"without={without}"] if without else parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.added:
+            return get, (self.name,)
+        return add_specified, (self.name, self.specification, self.source)
 
 
 _ROWS_OF_LIU = (
@@ -202,7 +218,7 @@ def add(
     *,
     initial: Mapping[str, float] | None = None,
     source: str = "",
-    eps: float = 1e-5,
+    eps: float = _EPS,
     without: Formula | str | None = None,
 ) -> NormAct:
     """Adds a layer, for the module, the converter and the lab, and returns its row.
@@ -240,8 +256,22 @@ def add(
     return _ROWS.setdefault(name, row)
 
 
-def _added_elsewhere(
-    name: str, text: str, initial: dict[str, float], source: str, eps: float, without: str | None
-) -> NormAct:
-    """A row of another process, added here too."""
-    return add(name, text, initial=initial, source=source, eps=eps, without=without)
+def add_specified(name: str, specification: str, source: str = "") -> NormAct:
+    """Adds the layer of a `NormAct.specification`, and returns its row. Raises ValueError as `add` does."""
+    text, *settings = (part.strip() for part in specification.split(";"))
+    initial: dict[str, float] = {}
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if key == "without" and equals:
+            options[key] = value
+            continue
+        try:
+            number = float(value)
+        except ValueError:
+            raise ValueError(f"{setting!r} must be NAME=NUMBER, eps=NUMBER or without=FORMULA") from None
+        if key == "eps":
+            options[key] = number
+        else:
+            initial[key] = number
+    return add(name, text, initial=initial, source=source, **options)

@@ -12,6 +12,7 @@ from evonorm.lab.training.config import Seeds, TrainConfig, run_name
 BASE = TrainConfig().resolved(precision="fp32", grouped=True, eps=1e-5)
 RESNET = replace(TrainConfig(), model="resnet18").resolved(precision="fp32", grouped=True, eps=1e-5)
 OTHER = {
+    "formula": "x * weight + bias",
     "model": "resnet18",
     "plain_norms": "affine",
     "layer": "bn-relu",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from evonorm.lab.sweep import schema
 from evonorm.lab.training import profile
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.training import run_folder, train
+from evonorm.layers import table
 from evonorm.models import zoo
 from tests.lab.pictures import pictures
 from tests.lab.training.test_training import StopAfter, curves
@@ -124,3 +126,24 @@ def test_train_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().err
     assert "no model is called 'resnet19'" in told
     assert "Traceback" not in told
+
+
+def test_an_added_layer_trains_and_travels(tmp_path: Path) -> None:
+    """By its formula, which names the run; in a process that has never heard of it; and into its record."""
+    formula = "x * sigmoid(v * x) / rms_group * weight + bias; v=1"
+    config = TrainConfig(layer="rms-swish", formula=formula, groups=4, epochs=1, batch_size=8)
+    with mock.patch.dict(table._ROWS):
+        record = train(config, pictures(), tmp_path)
+        assert record.status == "finished"
+        assert record.config["formula"] == "x * sigmoid(v * x) / rms_group * weight + bias; v=1.0"
+        assert record.summary["groups_in_force"]
+        again = train(replace(config, formula=record.config["formula"]), pictures(), tmp_path)
+        assert again.name == record.name
+        other = replace(config, layer="other", formula="x * sigmoid(v * x) / rms_group * weight + bias; v=2")
+        assert run_folder(other, pictures(), tmp_path).name != record.name
+    with mock.patch.dict(table._ROWS), pytest.raises(UserError, match="no layer is called 'rms-swish'"):
+        train(replace(config, formula=None), pictures(), tmp_path)
+    with pytest.raises(UserError, match="a layer is called 'bn-relu' already"):
+        train(replace(config, layer="bn-relu"), pictures(), tmp_path)
+    with pytest.raises(UserError, match="there is no function 'swoosh'"):
+        train(replace(config, formula="swoosh(x)"), pictures(), tmp_path)

@@ -28,6 +28,8 @@ def conditions(
         batches = {size for record in records if isinstance(size := record.config.get("batch_size"), int)}
         about.append(("batch size", distinct(sorted(batches))))
         about.append(("seeds", seeds))
+    added = {f"{r.config.get('layer')}: y = {r.config['formula']}": None for r in records if r.config.get("formula")}
+    about.append(("added layers", distinct(added)))
     for name in ("processor", "instructions", "device", "cores", "threads", "platform"):
         about.append((name, distinct(record.environment.get(name) for record in records)))
     about.append(("precision", distinct(record.config.get("precision") for record in records)))

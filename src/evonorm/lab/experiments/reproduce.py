@@ -52,8 +52,9 @@ def plan(
     for cell in experiment.cells(asked, seeds):
         config = replace(experiment.config(cell, chosen, images), data=data)
         name = run_folder(config, dataset, out).name
-        # What this machine chooses travels to those that train: another's choice would be another run.
-        planned = replace(config, precision=resolve(config)[0].precision)
+        # What this process knows travels to those that train: another's choice would be another run.
+        resolved = resolve(config)[0]
+        planned = replace(config, precision=resolved.precision, formula=resolved.formula)
         runs.setdefault(name, PlannedRun(name, planned)).entries.append({**cell, "run": name})
     for run in runs.values():
         run.label = experiment.label_of(run.entries)

@@ -15,7 +15,7 @@ _NOT_IDENTITY = ("data", "device")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
 _YOUNGER = {
-    **{"model": REPORT_MODEL, "plain_norms": "keep"},
+    **{"model": REPORT_MODEL, "plain_norms": "keep", "formula": None},
     **{"schedule": "decay", "step_epochs": None, "step_factor": 0.1, "warmup_epochs": 0.0, "weight_decay": 0.0},
 }
 LARGEST_SEED = 2**63 - 1
@@ -52,6 +52,8 @@ class TrainConfig:
         model: network: mini-inception; a classifier of torchvision by its name, as resnet18, resnet50, mobilenet_v2,
             mnasnet1_0, efficientnet_b0 (torchvision:NAME says the same); or timm:NAME. Theirs start with random
             weights and get a stem for 32x32 pixels.
+        formula: what `layer` is, where it is none of the table: text as `evonorm layers` shows it, with the values that
+            its parameters begin with, as in "x * sigmoid(v * x) / rms_group * weight + bias; v=1".
         plain_norms: what becomes of a network's norms that no activation follows: kept as they are; affine, the layer
             with its activation off; or replaced by the whole layer. Mini Inception has none.
         groups: groups of the layers that have group statistics; where they do not divide a width, the largest
@@ -98,6 +100,7 @@ class TrainConfig:
 
     layer: str = "evonorm-s0"
     model: str = REPORT_MODEL
+    formula: str | None = None
     plain_norms: Literal["keep", "affine", "replace"] = "keep"
     groups: int | None = 32
     norm_eps: float | None = None

@@ -27,8 +27,9 @@ from evonorm.models import zoo
 def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfig, torch.device]:
     """What really runs on this machine. Raises UserError for a model, layer, device or kernel that is not there."""
     try:
-        row = table.get(config.layer)
-        config = replace(config, model=zoo.known(config.model))
+        row = table.add_specified(config.layer, config.formula) if config.formula else table.get(config.layer)
+        # An added row travels with the run: to other processes, and into its record.
+        config = replace(config, model=zoo.known(config.model), formula=row.specification if row.added else None)
     except ValueError as error:
         raise UserError(str(error)) from None
     device = machine.choose_device(config.device)
