@@ -76,7 +76,7 @@ def new_layer(old: Any, site: Site, policy: Policy) -> NormActivation:
     )
     layer = NormActivation(
         site.channels,
-        policy.layer,
+        site.layer or str(policy.layer),
         groups=site.groups,
         activate=site.activate,
         eps=site.eps,

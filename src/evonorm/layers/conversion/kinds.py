@@ -80,13 +80,11 @@ def _known(module: Any, kind: str) -> Norm:
     family = {nn.GroupNorm: "group", _InstanceNorm: "instance"}
     name = next((value for key, value in family.items() if isinstance(module, key)), "batch")
     channels = module.num_channels if name == "group" else module.num_features
-    activation, reason = _inside(module)
+    activation, reason = inside(module)
     if isinstance(module, LazyModuleMixin):
         reason = "it does not know its channels yet; run the model once before planning"
     elif hasattr(module, "parametrizations"):
         reason = _PARAMETRIZED
-    elif reason is None and not hasattr(module, "act") and _has_own_forward(module):
-        reason = f"{kind} has a forward of its own, which may do more than normalize"
     return Norm(
         kind,
         name,
@@ -102,7 +100,10 @@ def _known(module: Any, kind: str) -> Norm:
 
 
 def _timms(module: Any, kind: str, layer: str) -> Norm:
-    activation, reason = _inside(module)
+    act = getattr(module, "act", None)
+    activation = activation_label(act) if act is not None else None
+    held = act is not None and activation is None and not isinstance(act, nn.Identity)
+    reason = f"it holds {type(act).__name__}, which is no activation that can be taken over" if held else None
     if activation is None and reason is None and module.apply_act:
         activation = OWN
     return Norm(
@@ -118,11 +119,6 @@ def _timms(module: Any, kind: str, layer: str) -> Norm:
     )
 
 
-def _has_own_forward(module: nn.Module) -> bool:
-    forward: Any = type(module).forward
-    return not str(forward.__module__).startswith("torch.nn.modules.")
-
-
 def _is_frozen(module: nn.Module) -> bool:
     """Batch normalization with everything constant, as torchvision's and timm's FrozenBatchNorm: four buffers."""
     return {name for name, _ in module.named_buffers(recurse=False)} == FROZEN and not any(
@@ -131,23 +127,9 @@ def _is_frozen(module: nn.Module) -> bool:
 
 
 def _frozen(module: Any, kind: str) -> Norm:
-    activation, reason = _inside(module)
+    activation, reason = inside(module)
     channels = module.running_mean.numel()
     return Norm(kind, "frozen", channels, eps=getattr(module, "eps", 1e-5), activation=activation, reason=reason)
-
-
-def _inside(module: nn.Module) -> tuple[str | None, str | None]:
-    """The activation inside a fused norm, and why the norm cannot be replaced."""
-    children = dict(module.named_children())
-    drop, act = children.pop("drop", None), children.pop("act", None)
-    if children:
-        return None, f"it holds {', '.join(children)}, which would be lost"
-    if drop is not None and not isinstance(drop, nn.Identity):
-        return None, f"{type(drop).__name__} lies between it and its activation"
-    if act is None or isinstance(act, nn.Identity):
-        return None, None
-    label = activation_label(act)
-    return label, None if label else f"it holds {type(act).__name__}, which is no activation that can be taken over"
 
 
 _NAMED = {
