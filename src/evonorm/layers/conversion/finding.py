@@ -13,14 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from evonorm.layers.conversion import shapes, written_out
-from evonorm.layers.conversion.kinds import (
-    Norm,
-    activation_label,
-    function_label,
-    is_norm_function,
-    norm_of,
-    writes_in_place,
-)
+from evonorm.layers.conversion.activations import activation_label, function_label, writes_in_place
+from evonorm.layers.conversion.kinds import Norm, is_norm_function, norm_of
 from evonorm.layers.conversion.removing import Removal, Remover
 from evonorm.layers.conversion.structure import follower
 from evonorm.layers.conversion.tracing import Position, Trace

@@ -90,6 +90,8 @@ def trace(model: nn.Module, example_inputs: Any = None) -> Trace:
     Raises ValueError if it does not take them.
     """
     seen = []
+    for module in model.modules():
+        norm_of(module)  # what is tried on numbers is, before torch.fx changes how modules are called
     skeleton = _skeleton(model)
     shadow = Shadow(skeleton)
     calls: dict[str, list[Any]] = {}
