@@ -183,7 +183,8 @@ class ShapedProxy(fx.Proxy):
         return super().__len__()
 
     def __iter__(self) -> Any:
-        if isinstance(value := self.known(), Tensor | tuple | list):
+        # Code that goes through an assumed tensor's samples as a rule expected a list.
+        if isinstance(value := self.known(), tuple | list):
             return iter([operator.getitem(cast(Any, self), i) for i in range(len(value))])
         return super().__iter__()
 

@@ -144,6 +144,8 @@ def _follow(
         except Exception as error:  # whatever the model's own code raises on symbols
             why = why or _reason(error)
             continue
+        if exposing and not given and not tracer.calls_norms_of(module):
+            continue  # what was assumed led past some of it
         result.graphs.append((name, graph))
         result.modules |= tracer.modules
         result.places |= tracer.places
@@ -245,14 +247,22 @@ class _Tracer(fx.Tracer):
             try:
                 result = m.forward(*args, **kwargs)
             except Exception:
-                for key in guess:
-                    del values[nodes[key]]
-                continue
+                found = False
+            else:
+                found = not guess or self.calls_norms_of(m)
             finally:
                 self.exposing = False
-            self.assumed = self.assumed | {name: shapes.words(known | guess)}
-            return True, result
+            if found:
+                self.assumed = self.assumed | {name: shapes.words(known | guess)}
+                return True, result
+            for key in guess:
+                del values[nodes[key]]
         return False, None
+
+    def calls_norms_of(self, module: nn.Module) -> bool:
+        """Whether every normalization in `module` was called."""
+        called = set(self.modules.values())
+        return all(self.names[id(part)] in called for part in module.modules() if norm_of(part) is not None)
 
     def _shaped(self, value: Any) -> Any:
         return ShapedProxy(value.node, self) if isinstance(value, fx.Proxy) else value
