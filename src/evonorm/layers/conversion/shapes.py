@@ -37,6 +37,7 @@ class Shadow:
                 for t in (*model.parameters(), *model.buffers())
                 if not is_lazy(t)
             }
+            memo |= {id(t): t for t in (*model.parameters(), *model.buffers()) if is_lazy(t)}
         self.model = copy.deepcopy(model, memo).eval()
         self.modules = dict(self.model.named_modules())
         self.values: dict[fx.Node, Any] = {}
