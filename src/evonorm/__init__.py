@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evonorm.layers.batches import update_statistics as update_statistics
     from evonorm.layers.constructors import norm_layer as norm_layer
     from evonorm.layers.constructors import register_timm as register_timm
+    from evonorm.layers.conversion import ConversionWarning as ConversionWarning
     from evonorm.layers.conversion import Plan as Plan
     from evonorm.layers.conversion import convert as convert
     from evonorm.layers.conversion import from_timm as from_timm
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ConversionWarning",
     "NormActivation",
     "Plan",
     "__version__",
@@ -47,6 +49,7 @@ __all__ = [
 
 _SUBMODULES = ("functional", "models")
 _HOME = {
+    "ConversionWarning": "evonorm.layers.conversion",
     "NormActivation": "evonorm.layers.modules",
     "add_layer": "evonorm.layers.table",
     "Plan": "evonorm.layers.conversion",

@@ -256,7 +256,7 @@ def converted_and_counted(model: nn.Module, run: Run, layer: str) -> tuple[Plan,
     norms = [name for name, module in model.named_modules() if norm_of(module) is not None]
     made = plan(model, layer)
     assert [site.name for site in made.sites if ": F." not in site.name] == norms, "every normalization has its site"
-    assert str(made).count("\n") == len(made.sites) + len(made.unfollowed)
+    assert str(made).count("\n") == len(made.sites) + len(made.unfollowed) + len(made.assumed)
     converted = made.apply()
     before, after = counts(model, run), counts(converted, run)
     assert before.norms == after.norms + after.ours, f"normalizations: {before}, {after}"

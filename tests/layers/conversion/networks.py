@@ -412,7 +412,7 @@ class OneAndThreeDimensional(nn.Module):
     sites: ClassVar = {
         "line.1": "replaced with its ReLU",
         "space.1": "replaced with its ReLU",
-        "head.1": "kept: its input is, or may be, (N, C), without space",
+        "head.1": "kept: its input is (N, C), without space",
     }
     shape: ClassVar = (2, 8, 4)
 

@@ -18,6 +18,7 @@ from tests.layers.conversion import networks
 from tests.layers.conversion.checks import OWN, check, own_kind, own_rows, scramble
 from tests.layers.conversion.models import noise
 
+pytestmark = pytest.mark.filterwarnings("ignore::evonorm.layers.conversion.ConversionWarning")  # plans tell it
 EACH = pytest.mark.parametrize("kind", networks.NETWORKS, ids=lambda kind: kind.__name__)
 
 

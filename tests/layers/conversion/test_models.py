@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evonorm import convert, plan
+from evonorm import ConversionWarning, convert, plan
 from tests.layers.conversion import models
 from tests.layers.conversion.checks import check, check_counts, counts, quiet
 
@@ -143,7 +143,8 @@ def test_wrapped_models(wrap: str) -> None:
         return
     assert sites["bn1"].replaced
     assert "convert the model before torch.fx does" in sites["layer1.0.bn1"].what
-    assert convert(wrapped)(x) is not None
+    with pytest.warns(ConversionWarning, match="in the place of 1 of .* convert the model before torch.fx does"):
+        assert convert(wrapped)(x) is not None
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")

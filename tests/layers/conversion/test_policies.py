@@ -174,8 +174,20 @@ def test_sharing() -> None:
 
 def test_synchronized_statistics() -> None:
     model = sequence(nn.SyncBatchNorm(8))
-    assert evonorm.convert(model, "evonorm-b0")[0].sync
-    assert not evonorm.convert(model, "evonorm-s0")[0].sync
+    x = noise(2, 8, 4, 4)
+    assert evonorm.convert(model, "evonorm-b0", example_inputs=x)[0].sync
+    assert not evonorm.convert(model, "evonorm-s0", example_inputs=x)[0].sync
+    (site,) = evonorm.plan(model).sites
+    assert site.what == "kept: its input may be (N, C), without space; example_inputs would tell"
+    assert site.missed
+    with_sync = evonorm.convert(Block(), "bn-relu", sync=True)
+    assert with_sync.bn1.sync
+    assert type(with_sync.bn2) is nn.BatchNorm2d, "what is kept is left alone"
+    assert not evonorm.convert(Block(), "gn-relu", sync=True).bn1.sync, "no batch statistics, nothing to share"
+    read = Plan.from_json(evonorm.plan(Block(), "bn-relu", sync=True).to_json())
+    assert read.apply(Block()).bn1.sync
+    by_hand = evonorm.convert_sync(evonorm.convert(Block(), "bn-relu"))
+    assert (by_hand.bn1.sync, type(by_hand.bn2)) == (True, nn.SyncBatchNorm)
 
 
 def test_the_given_model_is_untouched() -> None:
@@ -247,7 +259,7 @@ def test_mistakes_with_json() -> None:
         read.apply(nn.Sequential())
     with pytest.raises(ValueError, match=r"replaces bn1 as BatchNorm2d\(48\), here it is BatchNorm2d\(8\)"):
         read.apply(Block(8))
-    for wrong in ("nothing", "[]", "{}", text.replace('"format": 2', '"format": 1')):
+    for wrong in ("nothing", "[]", "{}", text.replace('"format": 3', '"format": 1')):
         with pytest.raises(ValueError, match=r"this is no plan that Plan.to_json wrote"):
             Plan.from_json(wrong)
     content = json.loads(text)

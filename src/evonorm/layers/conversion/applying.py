@@ -39,6 +39,12 @@ def apply(model: nn.Module, sites: Iterable[Site], policy: Policy) -> nn.Module:
                 new[id(target)] = _identity(target)
         if site.conv is not None:
             _add_bias(modules[site.conv])
+    for module in modules.values():
+        norm = norm_of(module)
+        if id(module) in new and norm is not None and norm.activation is None and norm.layer is None:
+            # What a plain norm merely holds, others call.
+            for key, child in module.named_children():
+                new[id(module)].add_module(key, new.get(id(child), child))
     if id(result) in new:
         return new[id(result)]
     for module in modules.values():
@@ -76,7 +82,7 @@ def new_layer(old: Any, site: Site, policy: Policy) -> NormActivation:
     )
     layer = NormActivation(
         site.channels,
-        policy.layer,
+        site.layer or str(policy.layer),
         groups=site.groups,
         activate=site.activate,
         eps=site.eps,

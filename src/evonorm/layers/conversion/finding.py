@@ -7,30 +7,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
-from evonorm.layers.conversion import written_out
-from evonorm.layers.conversion.kinds import (
-    Norm,
-    activation_label,
-    function_label,
-    is_norm_function,
-    norm_of,
-    writes_in_place,
-)
+from evonorm.layers.conversion import shapes, written_out
+from evonorm.layers.conversion.activations import activation_label, function_label, writes_in_place
+from evonorm.layers.conversion.kinds import Norm, is_norm_function, norm_of
 from evonorm.layers.conversion.removing import Removal, Remover
 from evonorm.layers.conversion.structure import follower
 from evonorm.layers.conversion.tracing import Position, Trace
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why a normalization is kept, in words; chosen: by the caller, or because it is none to replace."""
+
+    words: str
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class Found:
     """A normalization of the model. follows: in words, what its output meets. activation: label of the activation of
     which it is the sole source, None if there is none. removals: how that is switched off; empty if it is inside.
-    conv: the convolution without bias that feeds it alone. flat: its input is, or may be, (N, C). traced: a forward
-    that calls it was followed. refused: why it is kept although an activation may follow."""
+    conv: the convolution without bias that feeds it alone. flat: its input is (N, C), or None if that is not known.
+    single: its maps have one value each. traced: a forward that calls it was followed. refused: why it is kept although
+    an activation may follow. stuck: an activation follows that cannot be switched off, or may follow unseen."""
 
     name: str
     norm: Norm
@@ -38,9 +42,11 @@ class Found:
     activation: str | None = None
     removals: tuple[Removal, ...] = ()
     conv: str | None = None
-    flat: bool = False
+    flat: bool | None = False
+    single: bool = False
     traced: bool = True
-    refused: str | None = None
+    refused: Refusal | None = None
+    stuck: bool = False
 
 
 @dataclass
@@ -49,7 +55,7 @@ class _Draft:
     activations: list[fx.Node]
 
 
-def find(trace: Trace, refuse: Callable[[Found], str | None]) -> list[Found]:
+def find(trace: Trace, refuse: Callable[[Found], Refusal | None]) -> list[Found]:
     """Every normalization of the traced model, in the model's order; functional ones last.
 
     refuse: why one is to be kept, or None. It is asked before activations are dealt out: what serves a kept one and
@@ -72,11 +78,11 @@ class _Finder:
         # What each activation reads: the output of its normalization.
         self.sources: dict[fx.Node, fx.Node] = {}
 
-    def find(self, refuse: Callable[[Found], str | None]) -> list[Found]:
+    def find(self, refuse: Callable[[Found], Refusal | None]) -> list[Found]:
         drafts = {name: self._draft(name, norm) for name, m in self.modules.items() if (norm := norm_of(m)) is not None}
         for draft in drafts.values():
-            if (why := refuse(draft.found)) is not None:
-                draft.found = replace(draft.found, refused=why)
+            if (refusal := refuse(draft.found)) is not None:
+                draft.found = replace(draft.found, refused=refusal)
                 draft.activations = []
         # What one site cannot switch off may keep another from it, so until nothing changes.
         while True:
@@ -88,7 +94,7 @@ class _Finder:
                 if why is not None:
                     label = draft.found.activation
                     words = f"{label} follows, which cannot be switched off for it alone: {why}"
-                    draft.found = replace(draft.found, follows=words, activation=None)
+                    draft.found = replace(draft.found, follows=words, activation=None, stuck=True)
                     draft.activations = []
                     refused = True
             if not refused:
@@ -108,7 +114,7 @@ class _Finder:
                 kind = f"F.{getattr(node.target, '__name__', 'norm')}"
                 name = f"{where}: {kind}" if where else kind
                 why = "called as a function, not a module"
-                seen[name] = Found(name, Norm(kind, "other", reason=why), why, refused=why)
+                seen[name] = Found(name, Norm(kind, "other", reason=why), why, refused=Refusal(why))
         return list(seen.values())
 
     # One normalization.
@@ -116,10 +122,12 @@ class _Finder:
     def _draft(self, name: str, norm: Norm) -> _Draft:
         calls = self.calls[name]
         if not calls:
-            return _Draft(self._unseen(name, norm), [])
-        conv, flat = self._source(self.modules[name], calls)
+            flat, single = self._space(name, [])
+            return _Draft(replace(self._unseen(name, norm), flat=flat, single=single), [])
+        conv = self._source(calls)
+        flat, single = self._space(name, [node for _, node in calls])
         if norm.activation is not None:
-            found = Found(name, norm, f"{norm.activation} inside", norm.activation, conv=conv, flat=flat)
+            found = Found(name, norm, f"{norm.activation} inside", norm.activation, conv=conv, flat=flat, single=single)
             return _Draft(found, [])
         followed = [self._follow(part, node) for part, node in calls]
         words = next((words for words, label, _ in followed if label is None), followed[0][0])
@@ -128,7 +136,7 @@ class _Finder:
             words = f"it is called several times, and what follows differs: {words}"
         label = followed[0][1] if len(labels) == 1 else None
         activations = [node for _, _, nodes in followed for node in nodes] if label else []
-        return _Draft(Found(name, norm, words, label, conv=conv, flat=flat), activations)
+        return _Draft(Found(name, norm, words, label, conv=conv, flat=flat, single=single), activations)
 
     def _unseen(self, name: str, norm: Norm) -> Found:
         """A normalization that no forward calls that could be followed."""
@@ -144,7 +152,7 @@ class _Finder:
         homes = sum(module is act for m in self.modules.values() for module in m._modules.values())
         if child is None or label is None or homes != 1:
             words = f"what follows is unknown: {type(parent).__name__} could not be followed"
-            return Found(name, norm, words, traced=False)
+            return Found(name, norm, words, traced=False, stuck=True)
         target = f"{owner}.{child}" if owner else child
         words = f"{label} follows in the source of {type(parent).__name__}"
         return Found(name, norm, words, label, (Removal(target),), traced=False)
@@ -223,40 +231,58 @@ class _Finder:
 
     # What feeds it.
 
-    def _source(self, norm: nn.Module, calls: list[tuple[str, fx.Node]]) -> tuple[str | None, bool]:
-        """The convolution without a bias that alone feeds these calls, and whether their input may have no space."""
-        convs, flats = set(), []
+    def _source(self, calls: list[tuple[str, fx.Node]]) -> str | None:
+        """The convolution without a bias that alone feeds these calls."""
+        convs = set()
         for _, node in calls:
-            source = node.all_input_nodes[0] if node.all_input_nodes else None
+            source = _input(node)
             name = self.trace.modules.get(source) if source is not None else None
             module = self.modules[name] if name is not None else None
             sole = source is not None and len(source.users) == 1
             takes = isinstance(module, _ConvNd) and module.bias is None and sole
             convs.add(name if takes else None)
-            flat = self._is_flat(source)
-            # Other norms without space are rare; BatchNorm1d takes both, so there it must be seen.
-            flats.append(flat is True or (flat is None and isinstance(norm, nn.BatchNorm1d)))
         conv = convs.pop() if len(convs) == 1 else None
-        if conv is not None and len(self.calls[conv]) != len(calls):
-            conv = None
-        return conv, any(flats)
+        return conv if conv is None or len(self.calls[conv]) == len(calls) else None
 
-    def _is_flat(self, node: fx.Node | None) -> bool | None:
-        """Whether a tensor is (N, C), as far back as that can be told: it comes from a Linear or a flattening."""
-        while node is not None:
-            if node.op == "call_module":
-                module = self.modules[self.trace.modules[node]]
-                if isinstance(module, nn.Linear | nn.Flatten | nn.LazyLinear):
-                    return True
-                if "Conv" in type(module).__name__ or "Pool" in type(module).__name__:
-                    return False
-            elif _called(node, torch.flatten, "flatten", torch.nn.functional.linear):
-                return True
-            elif _called(node, "mean", torch.mean, "view", "reshape", torch.reshape, "squeeze", torch.squeeze):
-                return None
-            node = node.all_input_nodes[0] if node.all_input_nodes else None
+    def _space(self, name: str, calls: list[fx.Node]) -> tuple[bool | None, bool]:
+        """Whether a normalization's input is (N, C), None if that is not known, and whether its maps are 1x1."""
+        sources = [_input(node) for node in calls]
+        told = [self.trace.values.get(node) if node is not None else None for node in sources]
+        run = self.trace.inputs.get(name, [])
+        known = [value for value in (*told, *run) if isinstance(value, Tensor)]
+        single = any(shapes.spatial(value) == 1 for value in known)
+        least = _least_rank(self.modules[name])
+        if least is None:
+            return False, single
+        if any(value.dim() < least for value in known):
+            return True, single
+        if isinstance(self.modules[name], nn.InstanceNorm2d | nn.InstanceNorm3d):
+            return False, single  # a single map without a batch is not what networks are given
+        if run or (calls and all(self._has_space(*pair) for pair in zip(sources, told, strict=True))):
+            return False, single
+        return None, single
+
+    def _has_space(self, source: fx.Node | None, value: Any) -> bool:
+        if source is None:
+            return False
+        return isinstance(value, Tensor) or shapes.rank_demanded(source, self.called, self._keeps_rank)
+
+    def _keeps_rank(self, node: fx.Node) -> bool:
+        module = self.called.get(node)
+        if module is not None:
+            kept = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
+            return kept or norm_of(module) is not None or self._module_label(self.trace.modules[node])[0] is not None
+        return function_label(node.target) is not None
+
+
+def _input(node: fx.Node) -> fx.Node | None:
+    return node.all_input_nodes[0] if node.all_input_nodes else None
+
+
+def _least_rank(norm: nn.Module) -> int | None:
+    """The rank of a batch of maps, for norms that take less too; None for those that do not."""
+    if isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d):
+        return 4 if isinstance(norm, nn.InstanceNorm2d) else 5
+    if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
         return None
-
-
-def _called(node: fx.Node, *targets: Callable[..., Any] | str) -> bool:
-    return node.op in ("call_function", "call_method") and node.target in targets
+    return 3 if isinstance(norm, _BatchNorm | nn.GroupNorm | _InstanceNorm) else None

@@ -1,8 +1,7 @@
-"""What counts as a normalization and as an activation: told by class for norms, by behaviour for activations."""
+"""What counts as a normalization, told by class, and what it is like."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from evonorm.layers.conversion.activations import activation_label
+from evonorm.layers.conversion.fused import inside
 from evonorm.layers.modules import NormActivation
 
 
@@ -80,13 +81,11 @@ def _known(module: Any, kind: str) -> Norm:
     family = {nn.GroupNorm: "group", _InstanceNorm: "instance"}
     name = next((value for key, value in family.items() if isinstance(module, key)), "batch")
     channels = module.num_channels if name == "group" else module.num_features
-    activation, reason = _inside(module)
+    activation, reason = inside(module)
     if isinstance(module, LazyModuleMixin):
         reason = "it does not know its channels yet; run the model once before planning"
     elif hasattr(module, "parametrizations"):
         reason = _PARAMETRIZED
-    elif reason is None and not hasattr(module, "act") and _has_own_forward(module):
-        reason = f"{kind} has a forward of its own, which may do more than normalize"
     return Norm(
         kind,
         name,
@@ -102,7 +101,10 @@ def _known(module: Any, kind: str) -> Norm:
 
 
 def _timms(module: Any, kind: str, layer: str) -> Norm:
-    activation, reason = _inside(module)
+    act = getattr(module, "act", None)
+    activation = activation_label(act) if act is not None else None
+    held = act is not None and activation is None and not isinstance(act, nn.Identity)
+    reason = f"it holds {type(act).__name__}, which is no activation that can be taken over" if held else None
     if activation is None and reason is None and module.apply_act:
         activation = OWN
     return Norm(
@@ -118,11 +120,6 @@ def _timms(module: Any, kind: str, layer: str) -> Norm:
     )
 
 
-def _has_own_forward(module: nn.Module) -> bool:
-    forward: Any = type(module).forward
-    return not str(forward.__module__).startswith("torch.nn.modules.")
-
-
 def _is_frozen(module: nn.Module) -> bool:
     """Batch normalization with everything constant, as torchvision's and timm's FrozenBatchNorm: four buffers."""
     return {name for name, _ in module.named_buffers(recurse=False)} == FROZEN and not any(
@@ -131,101 +128,12 @@ def _is_frozen(module: nn.Module) -> bool:
 
 
 def _frozen(module: Any, kind: str) -> Norm:
-    activation, reason = _inside(module)
+    activation, reason = inside(module)
     channels = module.running_mean.numel()
     return Norm(kind, "frozen", channels, eps=getattr(module, "eps", 1e-5), activation=activation, reason=reason)
-
-
-def _inside(module: nn.Module) -> tuple[str | None, str | None]:
-    """The activation inside a fused norm, and why the norm cannot be replaced."""
-    children = dict(module.named_children())
-    drop, act = children.pop("drop", None), children.pop("act", None)
-    if children:
-        return None, f"it holds {', '.join(children)}, which would be lost"
-    if drop is not None and not isinstance(drop, nn.Identity):
-        return None, f"{type(drop).__name__} lies between it and its activation"
-    if act is None or isinstance(act, nn.Identity):
-        return None, None
-    label = activation_label(act)
-    return label, None if label else f"it holds {type(act).__name__}, which is no activation that can be taken over"
-
-
-_NAMED = {
-    "relu": "ReLU",
-    "relu6": "ReLU6",
-    "silu": "SiLU",
-    "hardswish": "Hardswish",
-    "gelu": "GELU",
-    "mish": "Mish",
-} | {
-    "leaky_relu": "LeakyReLU",
-    "elu": "ELU",
-    "selu": "SELU",
-    "celu": "CELU",
-    "rrelu": "RReLU",
-}
-_FUNCTIONAL: dict[Any, str] = {
-    function: label
-    for name, label in _NAMED.items()
-    for home in (F, torch, torch.ops.aten)
-    for spelling in (name, f"{name}_")
-    if (function := getattr(home, spelling, None)) is not None
-}
-
-
-def activation_label(module: nn.Module) -> str | None:
-    """The class name of a module that is an activation, else None.
-
-    An activation acts on each value alone, is not linear and not bounded by 1 (Sigmoid and Tanh are gates): this is
-    tried on numbers, so that activations of any library are known.
-    """
-    if isinstance(module, nn.PReLU):
-        return "PReLU"
-    if any(True for _ in module.children()) or any(True for _ in module.parameters()):
-        return None
-    return type(module).__name__ if _probe(module)[0] else None
-
-
-def function_label(target: Any) -> str | None:
-    """The label of a function or a method's name that is an activation, else None."""
-    if isinstance(target, str):
-        return _NAMED.get(target.removesuffix("_")) if target.removesuffix("_") in ("relu",) else None
-    try:
-        return _FUNCTIONAL.get(target)
-    except TypeError:  # not hashable, so none of ours
-        return None
 
 
 def is_norm_function(target: Any) -> bool:
     """Whether a function of torch normalizes, also as an operator of an exported graph."""
     operator = getattr(target, "overloadpacket", None)
     return any(target is f or getattr(operator, "__name__", "") == f.__name__ for f in _FUNCTIONS)
-
-
-def writes_in_place(module: nn.Module) -> bool:
-    """Whether an activation module overwrites its input."""
-    return not isinstance(module, nn.PReLU) and _probe(module)[1]
-
-
-def _probe(module: nn.Module) -> tuple[bool, bool]:
-    """Whether the module is an activation, and whether it works in place: (is one, in place)."""
-    # The caller may be building models on another device.
-    with torch.device("cpu"), torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float32) * 4
-        order = torch.randperm(x.numel(), generator=generator)
-        given = x.clone()
-        try:
-            trial = copy.deepcopy(module).eval()
-            # forward, not the call: the hooks are the user's and are not to see these numbers.
-            y = trial.forward(given)
-            shuffled = trial.forward(x.flatten()[order].view_as(x).clone())
-            ends = trial.forward(torch.tensor([-30.0, -1.0, 0.0, 1.0, 30.0]).view(1, 5, 1, 1)).flatten()
-        except Exception:  # it takes other inputs, so it is no activation
-            return False, False
-        if not isinstance(y, torch.Tensor) or y.shape != x.shape:
-            return False, False
-        elementwise = torch.allclose(y.flatten()[order].view_as(x), shuffled, atol=1e-5)
-        slopes = ends.diff() / torch.tensor([29.0, 1.0, 1.0, 29.0])
-        linear = torch.allclose(slopes, slopes[:1], atol=1e-4)
-        return elementwise and not linear and bool(ends[-1] > 1.5), not torch.equal(given, x)

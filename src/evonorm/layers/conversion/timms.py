@@ -53,6 +53,7 @@ def _layer(name: str, old: nn.Module, layer: str, backend: Backend) -> NormActiv
         groups=norm.groups or 1,
         eps=norm.eps,
         momentum=0.1 if norm.momentum is None else norm.momentum,
+        layer=layer,
     )
     try:
         if norm.reason is not None:
