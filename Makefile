@@ -5,6 +5,7 @@
 ## make sanitize    set up, then the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
 ## make kills       set up, then a sweep killed with kill -9 at random moments   (KILLS=50)
+## make figures     set up, then write the figures of README and docs from the records in results/
 ## make clean       remove the environment and every cache
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ BUDGET ?= quick
 OUT ?= runs
 KILLS ?= 50
 
-.PHONY: reproduce test lint oldest sanitize zoo kills clean setup
+.PHONY: reproduce test lint figures oldest sanitize zoo kills clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -73,6 +74,9 @@ sanitize: setup
 # Goes on where it was stopped.
 zoo: setup
 	$(BIN)/python -m tests.layers.conversion.zoo $(if $(MINUTES),--minutes $(MINUTES))
+
+figures: setup
+	$(BIN)/python -m benchmarks.figures
 
 kills: setup
 	EVONORM_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/lab/sweep/test_driver.py -k kill_9

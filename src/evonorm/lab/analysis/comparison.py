@@ -68,7 +68,7 @@ class Cell:
 class Comparison:
     """cells: by experiment id and variant; only those that were asked for. others: runs that no entry names.
 
-    unread: runs that are left out, for they cannot be read.
+    unread: runs that are left out, for they cannot be read. caveats: what the records themselves cannot say.
     """
 
     budget: dict[str, Any]
@@ -79,6 +79,7 @@ class Comparison:
     name: str = ""
     other_comparisons: tuple[str, ...] = ()
     unread: tuple[Unread, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     @property
     def records(self) -> list[Record]:
@@ -176,6 +177,7 @@ def read(runs: Path, name: str | None = None) -> Comparison:
         name=chosen,
         other_comparisons=tuple(file for file in (*files, *others) if file != chosen),
         unread=there.unread,
+        caveats=tuple(map(str, content.get("caveats", ()))),
     )
 
 

@@ -29,7 +29,8 @@ def write(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        listed = {_key(entry): entry for entry in run_files.read_json(path)["entries"]} if path.exists() else {}
+        there = run_files.read_json(path) if path.exists() else {"entries": []}
+        listed = {_key(entry): entry for entry in there["entries"]}
     except (OSError, KeyError, TypeError) as error:
         raise UserError(f"cannot use {path}: {error}; choose another --out, or delete the file") from error
     listed |= {_key(entry): entry for entry in entries}
@@ -47,6 +48,7 @@ def write(
             "train_images": train_images,
             "test_images": test_images,
         },
+        **({"caveats": there["caveats"]} if "caveats" in there else {}),
         "entries": list(listed.values()),
     }
     run_files.write_json(path, content)

@@ -1,0 +1,31 @@
+"""What README and docs say in numbers is what the records in results/ give."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks import figures
+
+from evonorm import cli
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "of"), figures.BLOCKS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_block_is_what_its_records_give(file: str, name: str, of) -> None:
+    text = (figures.ROOT / file).read_text(encoding="utf-8")
+    assert figures.filled(text, name, of()) == text, "run `make figures`"
+
+
+def test_a_block_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="there are 0 blocks <!-- nothing -->, not one"):
+        figures.filled("<!-- results -->\n<!-- /results -->", "nothing", "x")
+
+
+def test_published_records_are_small_and_drawn(tmp_path) -> None:
+    size = sum(path.stat().st_size for path in (figures.ROOT / "results").rglob("*") if path.is_file())
+    assert size < 5_000_000
+    assert not list((figures.ROOT / "results").rglob("*.pt"))
+    assert cli.main(["report", str(figures.REPORT), "-o", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Mind how these runs were made" in page
+    assert "mix-order reduction" in page
