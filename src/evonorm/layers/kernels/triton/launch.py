@@ -45,7 +45,7 @@ def forward(
             whole.whole_kernel[(sizes.n * alone.tiles,)](
                 *parameters, stats, y, sizes.c, sizes.s, sizes.c // sizes.groups, alone.units, alone.tiles, eps,
                 VALUE=row.value, MEAN=not row.squares_alone, MODE=_mode(sizes, alone), HELD=alone.held,
-                **layout, **_tile(alone),
+                **layout, **_tile(alone, 64 if alone.held else 16),
             )  # fmt: skip
             return
         cut = plan.split(sizes, plan.LIMITS)
@@ -61,7 +61,7 @@ def forward(
         if y is not None:
             passes.apply_kernel[(sizes.n * cut.chunks * cut.tiles,)](
                 *parameters, stats, y, sizes.c, sizes.s, cut.units, cut.tiles, cut.chunks, cut.length, eps,
-                VALUE=row.value, **layout, **_tile(cut),
+                VALUE=row.value, **layout, **_tile(cut, 16),
             )  # fmt: skip
 
 
@@ -71,11 +71,11 @@ def _take_moments(row: Row, x: Tensor, stats: Tensor, sizes: Sizes, cut: Tiling)
     mean = not row.squares_alone
     passes.moments_kernel[(sizes.n * cut.chunks * cut.tiles,)](
         x, partial, sizes.c, sizes.s, cut.units, cut.tiles, cut.chunks, cut.length,
-        MEAN=mean, ALONE=single, LAST=sizes.channels_last, **_tile(cut),
+        MEAN=mean, ALONE=single, LAST=sizes.channels_last, **_tile(cut, 16),
     )  # fmt: skip
     if single:
         return
-    meeting = plan.meeting(sizes, plan.LIMITS)
+    meeting = plan.meeting(sizes, plan.LIMITS, chunks=cut.chunks)
     meetings.meet_kernel[(sizes.n * meeting.tiles,)](
         x, partial, stats, sizes.c, sizes.s, sizes.c // sizes.groups, meeting.units, meeting.tiles,
         cut.chunks, cut.length,
@@ -129,10 +129,10 @@ def backward(
         if alone is not None:
             whole.whole_backward_kernel[grid](
                 *inputs, dx, sums, *shape, sizes.c // sizes.groups, *place, eps,
-                SUBTRACTS=row.subtracts, MODE=_mode(sizes, cut), HELD=cut.held, **layout, **shares, **_tile(cut),
+                SUBTRACTS=row.subtracts, MODE=_mode(sizes, cut), HELD=cut.held, **layout, **shares, **_tile(cut, 32 if cut.held else 16),
             )  # fmt: skip
         elif phases & REDUCE:
-            passes.sums_kernel[grid](*inputs, sums, *shape, *place, eps, **layout, **shares, **_tile(cut))
+            passes.sums_kernel[grid](*inputs, sums, *shape, *place, eps, **layout, **shares, **_tile(cut, 8))
         if phases & REDUCE:
             meetings.columns_kernel[(plan.ceil(sizes.c, COLUMNS),)](
                 sums, dweight, dbias, dextra if row.extra else None, totals if through else None,
@@ -144,7 +144,7 @@ def backward(
         feedback = None
         if not row.batch:
             feedback = x.new_empty((sizes.n, 2, sizes.c), dtype=torch.float32)
-            meeting = plan.meeting(sizes, plan.LIMITS)
+            meeting = plan.meeting(sizes, plan.LIMITS, chunks=cut.chunks)
             meetings.meet_backward_kernel[(sizes.n * meeting.tiles,)](
                 weight, stats, sums, feedback, *shape, sizes.c // sizes.groups, meeting.units, meeting.tiles,
                 cut.chunks, eps,
@@ -153,7 +153,7 @@ def backward(
             )  # fmt: skip
         passes.apply_backward_kernel[grid](
             *inputs, sums, feedback, totals, dx, *shape, *place, eps, float(batch_count),
-            THROUGH=through, K=plan.up(cut.chunks), **layout, **_tile(cut),
+            THROUGH=through, K=plan.up(cut.chunks), **layout, **_tile(cut, 8),
         )  # fmt: skip
 
 
@@ -170,12 +170,12 @@ def _mode(sizes: Sizes, tiling: Tiling) -> Any:
     return ONE if tiling.span == sizes.c // sizes.groups else SEVERAL
 
 
-def _tile(tiling: Tiling) -> dict[str, int]:
+def _tile(tiling: Tiling, values: int) -> dict[str, int]:
     return {
         "ALIGN": tiling.align,
         "CH": tiling.channels,
         "P": tiling.positions,
-        "num_warps": tiling.warps,
+        "num_warps": tiling.warps(values),
     }
 
 

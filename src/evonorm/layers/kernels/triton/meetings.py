@@ -46,7 +46,7 @@ def meet_kernel(
     ALIGN: tl.constexpr, CH: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """stats of whole groups from the moments of chunks: several groups, or one of any size, CH channels at a time."""
-    n, _, tile = place(tiles, 1)
+    n, chunk, tile = place(tiles, 1)
     first = tile * units * ALIGN
     end = tl.minimum(first + units * ALIGN, C)
     mean = tl.zeros([CH], tl.float32)
@@ -101,7 +101,7 @@ def meet_backward_kernel(
     ALIGN: tl.constexpr, CH: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """feedback of whole groups from the sums of chunks: several groups, or one of any size, CH channels at a time."""
-    n, _, tile = place(tiles, 1)
+    n, chunk, tile = place(tiles, 1)
     first = tile * units * ALIGN
     end = tl.minimum(first + units * ALIGN, C)
     by_scale = tl.zeros([CH], tl.float32)
@@ -116,7 +116,7 @@ def meet_backward_kernel(
     for at in range(first, end, CH):
         c, live = channels(at, end, CH)
         mean, var = sample_moments(stats, n, c, live, C, True, CH)
-        _, scale, _, _ = in_force(mean, var, stats, c, live, C, eps, True, False, CENTRED, CH)
+        centre, scale, instance, batch_std = in_force(mean, var, stats, c, live, C, eps, True, False, CENTRED, CH)
         kappa, lam = fed_back(by_scale, by_centre, scale, number, S, SUBTRACTS)
         tl.store(feedback + n * 2 * C + c, kappa, mask=live)
         tl.store(feedback + n * 2 * C + C + c, lam, mask=live)

@@ -97,9 +97,9 @@ def sums_kernel(
     start = chunk * length
     stop = tl.minimum(start + length, S)
     for at in range(start, stop, P):
-        value, _ = read(x, n, c, live, at + s, stop, C, S, LAST)
-        flow, _ = read(dy, n, c, live, at + s, stop, C, S, LAST)
-        _, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
+        value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
+        flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
+        h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
             value, flow, w[:, None], b2, e2, centre[:, None], scale[:, None], instance[:, None], batch_std[:, None]
         )
         bias_sum += by_bias
@@ -145,9 +145,9 @@ def apply_backward_kernel(
         if THROUGH:
             by_second = -w * tl.load(totals + C + c, mask=live, other=0.0) / batch_count
             if SAMPLE:
-                by_batch = by_second / batch_std
-                kappa += by_batch
-                lam += by_batch * (centre - tl.load(batch + c, mask=live, other=0.0))
+                through = by_second / batch_std
+                kappa += through
+                lam += through * (centre - tl.load(batch + c, mask=live, other=0.0))
             else:
                 kappa = by_second * scale * scale
                 lam = -w * tl.load(totals + c, mask=live, other=0.0) / batch_count * scale
@@ -156,8 +156,8 @@ def apply_backward_kernel(
     stop = tl.minimum(start + length, S)
     for at in range(start, stop, P):
         value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
-        flow, _ = read(dy, n, c, live, at + s, stop, C, S, LAST)
-        h, _, _, _, _, _ = SLOPE(
+        flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
+        h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
             value, flow, w[:, None], b2, e2, centre[:, None], scale[:, None], instance[:, None], batch_std[:, None]
         )
         found = alpha * h + (kappa[:, None] * (value - centre[:, None]) + lam[:, None])

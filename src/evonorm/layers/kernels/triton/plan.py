@@ -7,28 +7,31 @@ new shape of the same class needs no compilation.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """What the cut aims at. Counts of values unless said otherwise.
+    """What the cut aims at, in values unless said otherwise.
 
-    held_forward, held_backward: largest tile that stays in registers, so that x is read once. whole: largest part of a
-    sample for one program, which reads it twice, from cache the second time. tile: of a loop. channels: most in a tile
-    of several groups. run: bytes along channels that a channels-last tile should have at least. programs: enough to
-    fill the chip. least: values that are worth a program. chunks: most that a sample is cut into.
+    held_forward, held_backward: largest tile that stays in registers, so that x is read once.
+    whole: bytes of a sample for one program, which reads them twice: as many programs as run at once find theirs in the
+    second-level cache. loop: tile of such a program; tile: of one that passes over x. channels: most in a tile of
+    several groups. run: bytes along channels that a channels-last tile should have. programs: enough to fill the chip.
+    least: values worth a program. chunks: most that a sample is cut into.
     """
 
-    held_forward: int = 32768
-    held_backward: int = 16384
-    whole: int = 65536
+    held_forward: int = 16384
+    held_backward: int = 8192
+    whole: int = 131072
+    loop: int = 8192
     tile: int = 4096
     channels: int = 64
     run: int = 64
     programs: int = 512
     least: int = 4096
-    chunks: int = 64
+    chunks: int = 128
 
 
 LIMITS = Limits()
@@ -66,16 +69,14 @@ class Tiling:
         """Channels a program."""
         return self.units * self.align
 
-    @property
-    def warps(self) -> int:
-        """About 16 values a thread, or 64 where a tile is held."""
-        values = self.channels * self.positions
-        return min(16, max(1, values // (32 * 16))) if not self.held else min(16, max(1, values // (32 * 32)))
+    def warps(self, values: int) -> int:
+        """Warps for so many values a thread."""
+        return min(16, max(1, self.channels * self.positions // (32 * values)))
 
     def __str__(self) -> str:
         cut = f"{self.chunks} chunks of {self.length} positions" if self.chunks > 1 else "all positions"
         kept = "held" if self.held else "read by blocks"
-        return f"{self.span} channels x {cut}, tile {self.channels} x {self.positions} {kept}, {self.warps} warps"
+        return f"{self.span} channels x {cut}, tile {self.channels} x {self.positions} {kept}"
 
 
 def up(value: int) -> int:
@@ -94,27 +95,42 @@ def whole(sizes: Sizes, limits: Limits, *, backward: bool) -> Tiling | None:
     size = c // groups
     held = limits.held_backward if backward else limits.held_forward
     most = limits.channels if size > 1 else 4 * limits.channels
-    fitting = min(most, held // up(s)) // size or limits.whole // (size * s)
+    fitting = min(most, held // up(s)) // size or limits.whole // (size * s * sizes.itemsize)
     run = ceil(limits.run, size * sizes.itemsize) if sizes.channels_last else 1
     wanted = max(run, ceil(limits.least, size * up(s)))
-    together = max(1, min(groups, fitting, wanted, n * groups // limits.programs))
-    span = size * ceil(groups, ceil(groups, together))
+    spread = max(n * groups // limits.programs, limits.least // (4 * size * up(s)))
+    together = max(1, min(groups, fitting, wanted, spread))
+    together = ceil(groups, ceil(groups, together))
+    span = size * _aligned(sizes, size, together, most)
     few = n * ceil(c, span) < limits.programs // 4 and span * s > 2 * limits.least
-    if span * s > limits.whole or few:
+    if span * s * sizes.itemsize > limits.whole or few:
         return None
     channels, positions = up(span), up(s)
     if channels * positions <= held:
         return _tiling(sizes, span, channels, positions, 1, held=True)
-    return _tiling(sizes, span, channels, max(1, min(positions, limits.tile // channels)), 1)
+    return _tiling(sizes, span, channels, max(1, min(positions, limits.loop // channels)), 1)
+
+
+def _aligned(sizes: Sizes, size: int, together: int, most: int) -> int:
+    """Groups a program, as many more as let each load of a channels-last tile have 16 bytes."""
+    vector = 16 // sizes.itemsize
+    if not sizes.channels_last or sizes.c % vector:
+        return together
+    step = vector // math.gcd(vector, size)
+    rounded = ceil(together, step) * step
+    return rounded if rounded * size <= most and rounded <= sizes.groups else together
 
 
 def split(sizes: Sizes, limits: Limits, *, chunks: int | None = None) -> Tiling:
     """Any channels, and positions in as many chunks as fill the chip (or `chunks`), for passes that wait for others."""
     if sizes.channels_last:
-        channels = min(up(sizes.c), max(limits.channels, limits.tile // up(sizes.s)), limits.tile)
+        # Small maps leave room for more channels. A narrower tile where a wide one would be mostly empty at the end.
+        most = min(up(sizes.c), max(limits.channels, limits.tile // up(sizes.s)), limits.tile)
+        widths = (most >> i for i in range(most.bit_length()) if (most >> i) * sizes.itemsize >= limits.run)
+        channels = next((width for width in widths if ceil(sizes.c, width) * width * 8 <= sizes.c * 9), most)
         positions = min(up(sizes.s), limits.tile // channels)
     else:
-        positions = min(up(sizes.s), limits.tile // 4)
+        positions = min(up(sizes.s), max(1, limits.tile // 4))
         channels = min(up(sizes.c), max(1, limits.tile // positions))
     if chunks is None:
         wanted = ceil(limits.programs, sizes.n * ceil(sizes.c, channels))
@@ -122,11 +138,12 @@ def split(sizes: Sizes, limits: Limits, *, chunks: int | None = None) -> Tiling:
     return _tiling(sizes, channels, channels, positions, chunks)
 
 
-def meeting(sizes: Sizes, limits: Limits) -> Tiling:
+def meeting(sizes: Sizes, limits: Limits, *, chunks: int) -> Tiling:
     """Whole groups, for merging what `split` took of them; a group of more channels than a tile is gone through."""
     size = sizes.c // sizes.groups
-    span = size * max(1, min(limits.channels // size, sizes.groups))
-    return _tiling(sizes, span, min(up(span), limits.channels), 1, 1)
+    most = max(1, min(limits.channels, limits.tile // up(chunks)))
+    span = size * max(1, min(most // size, sizes.groups))
+    return _tiling(sizes, span, min(up(span), most), 1, 1)
 
 
 def _tiling(sizes: Sizes, span: int, channels: int, positions: int, chunks: int, *, held: bool = False) -> Tiling:

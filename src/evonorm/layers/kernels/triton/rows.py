@@ -19,10 +19,20 @@ import triton
 import triton.language as tl
 
 
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
 @triton.jit
-def sigmoid(z):
-    """1 / (1 + exp(-z)); 0 where exp overflows."""
-    return 1.0 / (1.0 + tl.exp(-z))
+def inverse(a):
+    """1 / a for a > 0, within 2.5e-7 of itself: two instructions, where the division takes eight."""
+    root = tl.rsqrt(a)
+    return root * root
+
+
+@triton.jit
+def sigmoid(x, factor):
+    """1 / (1 + exp(-factor * x)), with what can be of each channel rather than each value; 0 where exp overflows."""
+    return inverse(1.0 + tl.exp2(x * (factor * -LOG2E)))
 
 
 @triton.jit
@@ -40,13 +50,13 @@ def share_of_maximum(a, b):
 @triton.jit
 def s0_value(x, weight, bias, extra, centre, scale, instance, batch_std):
     """x * sigmoid(v * x) / std * weight + bias."""
-    return x * sigmoid(extra * x) * (weight * scale) + bias
+    return x * sigmoid(x, extra) * (weight * scale) + bias
 
 
 @triton.jit
 def s0_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_std):
     """The derivative of x * sigmoid(v * x)."""
-    gate = sigmoid(extra * x)
+    gate = sigmoid(x, extra)
     flow = dy * gate
     by_weight = flow * x
     by_gate = by_weight * (1.0 - gate)
@@ -56,13 +66,13 @@ def s0_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_std):
 @triton.jit
 def silu_value(x, weight, bias, extra, centre, scale, instance, batch_std):
     """S1, S2: silu(x) / std or rms * weight + bias."""
-    return x * sigmoid(x) * (weight * scale) + bias
+    return x * sigmoid(x, 1.0) * (weight * scale) + bias
 
 
 @triton.jit
 def silu_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_std):
     """The derivative of silu(x)."""
-    gate = sigmoid(x)
+    gate = sigmoid(x, 1.0)
     flow = dy * gate
     by_weight = flow * x
     return by_weight * (1.0 - gate) + flow, dy, by_weight, 0.0, 0.0, 0.0
@@ -99,7 +109,7 @@ def norm_relu_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_s
 def norm_silu_value(x, weight, bias, extra, centre, scale, instance, batch_std):
     """silu((x - mean) / std * weight + bias)."""
     z = (x - centre) * (weight * scale) + bias
-    return z * sigmoid(z)
+    return z * sigmoid(z, 1.0)
 
 
 @triton.jit
@@ -107,7 +117,7 @@ def norm_silu_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_s
     """The derivative of silu at the normalized value."""
     from_centre = x - centre
     z = from_centre * (weight * scale) + bias
-    gate = sigmoid(z)
+    gate = sigmoid(z, 1.0)
     flow = dy * gate * (z * (1.0 - gate) + 1.0)
     return flow, flow, flow * from_centre, 0.0, 0.0, 0.0
 
@@ -115,7 +125,7 @@ def norm_silu_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_s
 @triton.jit
 def over_maximum(x, dy, d, batch_std):
     """For x / max(batch_std, d): dy / max, x / max, and what flows into d and into batch_std, up to -1."""
-    q = 1.0 / larger(batch_std, d)
+    q = inverse(larger(batch_std, d))
     flow = dy * q
     scaled = x * q
     product = flow * scaled
@@ -126,7 +136,7 @@ def over_maximum(x, dy, d, batch_std):
 @triton.jit
 def b0_value(x, weight, bias, extra, centre, scale, instance, batch_std):
     """x / max(batch_std, v * x + instance_std) * weight + bias."""
-    return x / larger(batch_std, extra * x + instance) * weight + bias
+    return x * inverse(larger(batch_std, extra * x + instance)) * weight + bias
 
 
 @triton.jit
@@ -139,7 +149,7 @@ def b0_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_std):
 @triton.jit
 def b1_value(x, weight, bias, extra, centre, scale, instance, batch_std):
     """x / max(batch_std, (x + 1) * instance_rms) * weight + bias."""
-    return x / larger(batch_std, (x + 1.0) * instance) * weight + bias
+    return x * inverse(larger(batch_std, (x + 1.0) * instance)) * weight + bias
 
 
 @triton.jit
@@ -152,7 +162,7 @@ def b1_slope(x, dy, weight, bias, extra, centre, scale, instance, batch_std):
 @triton.jit
 def b2_value(x, weight, bias, extra, centre, scale, instance, batch_std):
     """x / max(batch_std, instance_rms - x) * weight + bias."""
-    return x / larger(batch_std, instance - x) * weight + bias
+    return x * inverse(larger(batch_std, instance - x)) * weight + bias
 
 
 @triton.jit

@@ -126,7 +126,7 @@ def moments(
         return mean + correction, square
     else:
         for at in range(start, stop, P):
-            value, _ = read(x, n, c, live, at + s, stop, C, S, LAST)
+            value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
             squares += value * value
         return tl.zeros([CH], tl.float32), tl.sum(squares, 1)
 

@@ -39,7 +39,7 @@ def whole_kernel(
 
     MEAN: moments are about the mean; else they are of squares alone.
     """
-    n, _, tile = place(tiles, 1)
+    n, chunk, tile = place(tiles, 1)
     first = tile * units * ALIGN
     c, live = channels(first, tl.minimum(first + units * ALIGN, C), CH)
     s = tl.arange(0, P)
@@ -111,8 +111,8 @@ def whole_backward_kernel(
     stop = tl.minimum(start + length, S)
     if HELD:
         value, there = read(x, n, c, live, start + s, stop, C, S, LAST)
-        flow, _ = read(dy, n, c, live, start + s, stop, C, S, LAST)
-        h, bias_sum, weight_sum, extra_sum, instance_sum, _ = SLOPE(
+        flow, there = read(dy, n, c, live, start + s, stop, C, S, LAST)
+        h, bias_sum, weight_sum, extra_sum, instance_sum, by_batch = SLOPE(
             value, flow, w2, b2, e2, centre2, scale2, instance2, std2
         )
     else:
@@ -122,8 +122,8 @@ def whole_backward_kernel(
         instance_sum = tl.zeros([CH, P], tl.float32)
         for at in range(start, stop, P):
             value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
-            flow, _ = read(dy, n, c, live, at + s, stop, C, S, LAST)
-            h, by_bias, by_weight, by_extra, by_instance, _ = SLOPE(
+            flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
+            h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
                 value, flow, w2, b2, e2, centre2, scale2, instance2, std2
             )
             bias_sum += by_bias
@@ -171,8 +171,8 @@ def whole_backward_kernel(
     else:
         for at in range(start, stop, P):
             value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
-            flow, _ = read(dy, n, c, live, at + s, stop, C, S, LAST)
-            h, _, _, _, _, _ = SLOPE(value, flow, w2, b2, e2, centre2, scale2, instance2, std2)
+            flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
+            h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(value, flow, w2, b2, e2, centre2, scale2, instance2, std2)
             found = alpha * h
             if SAMPLE:
                 found += kappa2 * (value - centre2) + lam2
