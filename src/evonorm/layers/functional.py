@@ -85,7 +85,9 @@ def _takes_kernel(row: table.NormAct, x: Tensor, setting: table.Setting, backend
     if why is None:
         return True
     if backend != "auto":
-        raise ValueError(f"backend={backend!r} does not serve {row.name} here: {why}; use backend='auto' or 'reference'")
+        raise ValueError(
+            f"backend={backend!r} does not serve {row.name} here: {why}; use backend='auto' or 'reference'"
+        )
     if x.device.type == "cpu":
         kernels.warn_once()
     return False

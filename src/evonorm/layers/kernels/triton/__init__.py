@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,9 +34,7 @@ def reason(device: torch.device) -> str | None:
     return None
 
 
-def forward(
-    x: Tensor, channels_last: bool, row: int, groups: int, eps: float, given: bool, *tensors: Tensor | None
-) -> None:
+def forward(x: Tensor, channels_last: bool, row: int, groups: int, eps: float, given: bool, *tensors: Any) -> None:
     """Fills y, stats and batch; tensors: weight, bias, extra, stats, batch, y, each or None.
 
     stats: (N, 2, C), mean and variance in force at each channel of each sample: its group's, where a row has groups.
@@ -53,7 +52,7 @@ def backward(
     eps: float,
     phases: int,
     batch_count: float,
-    *tensors: Tensor | None,
+    *tensors: Any,
 ) -> None:
     """Fills what is not input: dy, weight, bias, extra, stats, batch, dx, dweight, dbias, dextra, sums, totals."""
     from evonorm.layers.kernels.triton import launch

@@ -129,7 +129,8 @@ def backward(
         if alone is not None:
             whole.whole_backward_kernel[grid](
                 *inputs, dx, sums, *shape, sizes.c // sizes.groups, *place, eps,
-                SUBTRACTS=row.subtracts, MODE=_mode(sizes, cut), HELD=cut.held, **layout, **shares, **_tile(cut, 32 if cut.held else 16),
+                SUBTRACTS=row.subtracts, MODE=_mode(sizes, cut), HELD=cut.held, **layout, **shares,
+                **_tile(cut, 32 if cut.held else 16),
             )  # fmt: skip
         elif phases & REDUCE:
             passes.sums_kernel[grid](*inputs, sums, *shape, *place, eps, **layout, **shares, **_tile(cut, 8))

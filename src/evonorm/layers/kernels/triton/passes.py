@@ -11,7 +11,6 @@ import triton.language as tl
 
 from evonorm.layers.kernels.triton.sums import keep_sums, of_chunks
 from evonorm.layers.kernels.triton.tiles import (
-    ONE,
     channels,
     first_value,
     in_force,

@@ -18,7 +18,6 @@ from typing import Any
 import triton
 import triton.language as tl
 
-
 LOG2E = tl.constexpr(1.4426950408889634)
 
 

@@ -1,7 +1,7 @@
 """The sums of backward: what is written of them, and what they feed back through the statistics of a sample.
 
 sums: (N, chunks, SUMS, C): of each chunk its share of the gradients of bias, weight and extra and, in rows with
-statistics of both batch and instance, what flows into the two. dx = alpha * h + kappa * (x - centre) + lambda (rows.py).
+statistics of both batch and instance, what flows into the two. dx = alpha * h + kappa * (x - centre) + lambda.
 """
 
 from __future__ import annotations

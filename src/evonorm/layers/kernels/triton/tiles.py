@@ -13,6 +13,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from evonorm.layers.kernels.triton import INTERPRETED
+
+INTERPRETER = tl.constexpr(INTERPRETED)
 OWN = tl.constexpr(0)
 ONE = tl.constexpr(1)
 SEVERAL = tl.constexpr(2)
@@ -20,7 +23,7 @@ SEVERAL = tl.constexpr(2)
 
 @triton.jit
 def place(tiles, chunks):
-    """(n, chunk, tile) of this program. Tiles come first: neighbours in time are neighbours in a channels-last memory."""
+    """(n, chunk, tile) of this program; tiles first, so that programs near in time are near in channels-last memory."""
     program = tl.program_id(0)
     rest = program // tiles
     return (rest // chunks).to(tl.int64), rest % chunks, program % tiles
@@ -50,9 +53,19 @@ def read(x, n, c, live, s, stop, C, S, LAST: tl.constexpr):
 
 
 @triton.jit
+def narrowed(value, TO: tl.constexpr):
+    """The value in dtype TO, to the nearest, ties to even: as a GPU does it, but Triton's interpreter cuts to bfloat16."""
+    if INTERPRETER and TO == tl.bfloat16:
+        bits = value.to(tl.uint32, bitcast=True)
+        even = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+        value = tl.where(value == value, even, value)
+    return value.to(TO)
+
+
+@triton.jit
 def write(y, value, there, n, c, s, C, S, LAST: tl.constexpr):
     """Rounds a tile to the dtype of y, once, and stores it."""
-    tl.store(y + offsets(n, c, s, C, S, LAST), value.to(y.dtype.element_ty), mask=there)
+    tl.store(y + offsets(n, c, s, C, S, LAST), narrowed(value, y.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -73,7 +86,7 @@ def parameter(p, c, live, OTHERWISE: tl.constexpr, CH: tl.constexpr):
 
 @triton.jit
 def together(value, live, size, MODE: tl.constexpr, CH: tl.constexpr):
-    """The sum over each channel's group, at each channel. By comparison of groups: any size, no order of channels lost."""
+    """The sum over each channel's group, at each channel: by comparing groups, so that any size will do."""
     if MODE == OWN:
         return value
     elif MODE == ONE:

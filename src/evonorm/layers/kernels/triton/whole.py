@@ -172,7 +172,9 @@ def whole_backward_kernel(
         for at in range(start, stop, P):
             value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
             flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
-            h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(value, flow, w2, b2, e2, centre2, scale2, instance2, std2)
+            h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
+                value, flow, w2, b2, e2, centre2, scale2, instance2, std2
+            )
             found = alpha * h
             if SAMPLE:
                 found += kappa2 * (value - centre2) + lam2
