@@ -54,7 +54,7 @@ def read(x, n, c, live, s, stop, C, S, LAST: tl.constexpr):
 
 @triton.jit
 def narrowed(value, TO: tl.constexpr):
-    """The value in dtype TO, to the nearest, ties to even: as a GPU does it, but Triton's interpreter cuts to bfloat16."""
+    """The value in dtype TO, to the nearest, ties to even, as a GPU has it; Triton's interpreter only cuts to bfloat16."""
     if INTERPRETER and TO == tl.bfloat16:
         bits = value.to(tl.uint32, bitcast=True)
         even = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
