@@ -7,6 +7,7 @@ small shapes by lower limits: what a program holds, what it reads twice, what se
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import torch
 from evonorm import NormActivation, norm_act
 from evonorm.layers import kernels, reference
 from evonorm.layers.kernels import library
+from evonorm.layers.kernels import triton as room
 from evonorm.layers.table import TABLE, Setting, get
 from tests.layers.yardstick import case, check, laid, noise, parameters, results, trains
 
@@ -26,7 +28,10 @@ if importlib.util.find_spec("triton") is None:
         raise RuntimeError("CI must test Triton's kernels: install triton")
     pytest.skip("Triton is not installed", allow_module_level=True)
 
-from evonorm.layers.kernels.triton import INTERPRETED, plan
+import triton
+import triton.language as tl
+
+from evonorm.layers.kernels.triton import INTERPRETED, plan, tiles
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 if DEVICE == "cuda" and not torch.cuda.is_available():
@@ -114,7 +119,7 @@ def test_half_precision_against_float64(row, dtype, channels_last, limits, nan_f
 
 @pytest.mark.parametrize("row", KINDS, ids=lambda row: row.name)
 @pytest.mark.parametrize("kind", ["mean 1e4", "first value far off", "constant", "below eps", "tiny", "huge"])
-@EACH_WAY
+@pytest.mark.parametrize("way", ["held", "split"])
 def test_hard_values(row, kind, way, limits) -> None:
     limits(way)
     shape = (2, 4, 11, 9)
@@ -127,7 +132,7 @@ def test_hard_values(row, kind, way, limits) -> None:
         x = {"constant": x * 0 + 3, "below eps": x * 1e-4, "tiny": x * 1e-25, "huge": x * 1e15}[kind]
     # At a mean of 1e4 and a spread of 1, values within 1e-3 of a kink fall on either side of it, in the reference too.
     names = "y" if kind == "mean 1e4" and row.name in ("evonorm-b0", "frn-tlu") else ""
-    x, dy = (laid(t, torch.float32, channels_last=way != "read twice") for t in (x, noise(shape, 2)))
+    x, dy = (laid(t, torch.float32, channels_last=way == "held") for t in (x, noise(shape, 3)))
     hold(row, x, dy, parameters(row, 4), names=names)
 
 
@@ -258,6 +263,106 @@ def test_until_measured_a_gpu_gets_them_only_by_name() -> None:
     why = kernels.serves(get("evonorm-s0"), torch.device("cuda"))
     assert why == "x on cuda, where Triton's kernels are not yet measured: ask for them with backend='triton'"
     assert kernels.serves(get("evonorm-s0"), torch.device("cuda"), "triton") is None
+
+
+@pytest.mark.parametrize("name", ["evonorm-b0", "evonorm-b1", "bn-relu"])
+def test_the_two_phases_of_replicas_are_backward(name) -> None:
+    """With one replica, whose totals are the sum."""
+    _, x, dy, p = case(get(name), (2, 6, 5, 3), torch.float32, False)
+    x, dy, p = x.to(DEVICE), dy.to(DEVICE), on_device(p)
+    parameters = [p["weight"], p["bias"], p.get("v")]
+    index, stats, batch = library.ROWS.index(name), x.new_empty(2, 2, 6), x.new_empty(2, 6)
+    room.forward(x, False, index, 1, 1e-5, False, *parameters, stats, batch, None)
+    inputs = (dy, *parameters, stats, batch)
+
+    def found() -> list[torch.Tensor]:
+        return [torch.empty_like(x), *(None if t is None else x.new_empty(6) for t in parameters)]
+
+    together, apart = found(), found()
+    room.backward(x, False, index, 1, 1e-5, 3, 30.0, *inputs, *together, None, None)
+    sums, totals = x.new_empty(2, 5, 16), x.new_empty(2, 6)
+    for phase in (1, 2):
+        room.backward(x, False, index, 1, 1e-5, phase, 30.0, *inputs, *apart, sums, totals)
+    for ours, theirs in zip(together, apart, strict=True):
+        assert ours is theirs is None or torch.equal(ours, theirs)
+
+
+@triton.jit
+def last_offset(to, n, C, S, LAST: tl.constexpr):
+    c, live = tiles.channels(C - 1, C, 1)
+    s = S - 1 + tl.arange(0, 1)
+    tl.store(to + tl.arange(0, 1)[:, None], tiles.offsets(tl.cast(n, tl.int64), c, s, C, S, LAST), mask=live[:, None])
+
+
+def test_offsets_go_beyond_31_bits() -> None:
+    for n, c, s in [(3, 2**20, 2**12), (40_000, 64, 56 * 56), (1, 3, 2**30), (1, 2**30, 3)]:
+        for last in (False, True):
+            to = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+            last_offset[(1,)](to, n, c, s, LAST=last)
+            assert int(to) == (n + 1) * c * s - 1
+
+
+SIZES = [
+    plan.Sizes(n, c, s, groups, itemsize, last)
+    for n, c, s, groups in [
+        (2, 64, 112 * 112, 32),  # ResNet's stem, two samples
+        (128, 96, 1024, 32),
+        (256, 256, 56 * 56, 32),
+        (2, 256, 200 * 304, 32),
+        (1, 2048, 49, 1),
+        (1, 8, 64**3, 8),
+        (4, 25, 99, 5),
+        (256, 512, 1, 512),
+        (3, 130, 121, 130),
+    ]
+    for itemsize in (2, 4)
+    for last in (False, True)
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_a_cut_covers_all_once_and_fills_the_chip(sizes) -> None:
+    """132 multiprocessors, that is; maps that take no time at all are left to fewer programs."""
+    size, values = sizes.c // sizes.groups, sizes.n * sizes.c * sizes.s
+    cuts = [plan.whole(sizes, plan.LIMITS, backward=backward) for backward in (False, True)]
+    for cut in [*filter(None, cuts), plan.split(sizes, plan.LIMITS)]:
+        assert (cut.tiles - 1) * cut.span < sizes.c <= cut.tiles * cut.span
+        assert (cut.chunks - 1) * cut.length < sizes.s <= cut.chunks * cut.length
+        assert cut.span <= cut.channels
+        assert plan.up(cut.channels) == cut.channels
+        assert plan.up(cut.positions) == cut.positions
+        assert not cut.held or cut.positions >= sizes.s
+        assert sizes.n * cut.tiles * cut.chunks >= min(132, values // 16384)
+    for cut, held in zip(cuts, (plan.LIMITS.held_forward, plan.LIMITS.held_backward), strict=True):
+        assert cut is None or cut.span % size == 0
+        assert cut is None or cut.held == (cut.channels * plan.up(sizes.s) <= held)
+    meeting = plan.meeting(sizes, plan.LIMITS, chunks=plan.LIMITS.chunks)
+    assert meeting.span % size == 0
+    assert meeting.span == size or meeting.span <= meeting.channels
+
+
+def test_what_was_chosen_is_said() -> None:
+    x = torch.empty(128, 96, 32, 32, dtype=torch.bfloat16, device="meta")
+    said = room.chosen("evonorm-s0", x, True, 32, training=True)
+    assert said["forward"] == "one kernel, 512 programs, each 24 channels x all positions, tile 32 x 256 read by blocks"
+    said = room.chosen("evonorm-b0", x, True, 32, training=True)
+    assert said["backward"].startswith("passes that meet, ")
+
+
+def test_the_compiler_takes_every_kernel(tmp_path) -> None:
+    """For a Hopper GPU that need not be there: what interprets need not compile."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "tests.layers.compiled"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    made = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {kernel["row"] for kernel in made} == set(library.ROWS)
+    assert len({kernel["kernel"] for kernel in made}) == 10
+    for kernel in made:
+        # Whole vectors, wherever the sizes allow: a pass over x that loads by single values takes twice the time.
+        passes = kernel["kernel"].startswith(("whole", "apply", "moments", "sums"))
+        assert not passes or kernel["shape"][1] < 32 or kernel["widest_load_bytes"] == 16, kernel
 
 
 @pytest.mark.gpu

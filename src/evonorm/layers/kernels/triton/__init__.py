@@ -44,6 +44,13 @@ def forward(x: Tensor, channels_last: bool, row: int, groups: int, eps: float, g
     launch.forward(x, channels_last, ROWS[row], groups, eps, given, *tensors)
 
 
+def chosen(row: str, x: Tensor, channels_last: bool, groups: int, *, training: bool) -> dict[str, str]:
+    """How forward and backward of x would be cut into programs, in words; nothing runs."""
+    from evonorm.layers.kernels.triton import launch
+
+    return launch.chosen(row, x, channels_last, groups, training=training)
+
+
 def backward(
     x: Tensor,
     channels_last: bool,

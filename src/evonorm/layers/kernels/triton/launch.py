@@ -186,4 +186,20 @@ def _rows(count: int) -> int:
 
 def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Triton launches on the current device, which need not be that of x."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+    elsewhere = x.is_cuda and x.device.index != torch.cuda.current_device()
+    return torch.cuda.device(x.device) if elsewhere else contextlib.nullcontext()
+
+
+def chosen(name: str, x: Tensor, channels_last: bool, groups: int, *, training: bool) -> dict[str, str]:
+    """How forward and backward of x would be cut, in words."""
+    row, sizes = ROWS[name], sizes_of(ROWS[name], x, channels_last, groups)
+    waits = row.batch and training
+    said = {}
+    for direction in ("forward", "backward"):
+        alone = None
+        if row.sample and not waits:
+            alone = plan.whole(sizes, plan.LIMITS, backward=direction == "backward")
+        cut = alone or plan.split(sizes, plan.LIMITS)
+        way = "one kernel" if alone or not (row.sample or waits) else "passes that meet"
+        said[direction] = f"{way}, {sizes.n * cut.chunks * cut.tiles} programs, each {cut}"
+    return said

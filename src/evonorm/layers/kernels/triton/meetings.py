@@ -13,7 +13,6 @@ from evonorm.layers.kernels.triton.tiles import (
     ONE,
     channels,
     first_of_group,
-    first_value,
     in_force,
     keep,
     merged,
@@ -21,12 +20,13 @@ from evonorm.layers.kernels.triton.tiles import (
     place,
     sample_moments,
     together,
+    typical,
 )
 
 
 @triton.jit
 def merge_chunks(partial, n, c, live, C, S, chunks, length, CH: tl.constexpr, K: tl.constexpr):
-    """Mean - first value and summed squares of each channel over all positions, from those of K or fewer chunks."""
+    """Mean - typical value and summed squares of each channel over all positions, from those of K or fewer chunks."""
     k = tl.arange(0, K)
     there = live[None, :] & (k < chunks)[:, None]
     at = partial + (n * chunks + k[:, None]) * 2 * C + c[None, :]
@@ -57,8 +57,8 @@ def meet_kernel(
         c, live = channels(at, end, CH)
         own_mean, own_square = merge_chunks(partial, n, c, live, C, S, chunks, length, CH, K)
         if MEAN:
-            lead = first_value(x, n, first_of_group(c, first, size, MODE, CH), live | (MODE == ONE), C, S, LAST)
-            own_mean += first_value(x, n, c, live, C, S, LAST) - lead
+            lead = typical(x, n, first_of_group(c, first, size, MODE, CH), live | (MODE == ONE), C, S, LAST)
+            own_mean += typical(x, n, c, live, C, S, LAST) - lead
         own_mean, own_square, own_number = merged(own_mean, own_square, S, live, size, MODE, CH)
         gap = own_mean - mean
         both = number + own_number
@@ -75,23 +75,22 @@ def batch_kernel(stats, batch, N, C, CH: tl.constexpr, K: tl.constexpr):
     """Mean and variance over the batch from those of its samples, which have equally many positions."""
     c, live = channels(tl.program_id(0) * CH, C, CH)
     k = tl.arange(0, K)
-    shift = tl.load(stats + c, mask=live, other=0.0)
     total = tl.zeros([K, CH], tl.float32)
     for n in range(0, N, K):
         there = live[None, :] & (n + k < N)[:, None]
-        at = stats + (n + k[:, None]).to(tl.int64) * 2 * C + c[None, :]
-        total += tl.where(there, tl.load(at, mask=there, other=0.0) - shift[None, :], 0.0)
+        total += tl.load(stats + (n + k[:, None]).to(tl.int64) * 2 * C + c[None, :], mask=there, other=0.0)
     mean = tl.sum(total, 0) / N
-    between = tl.zeros([K, CH], tl.float32)
-    within = tl.zeros([K, CH], tl.float32)
+    off = tl.zeros([K, CH], tl.float32)
+    squares = tl.zeros([K, CH], tl.float32)
     for n in range(0, N, K):
         there = live[None, :] & (n + k < N)[:, None]
         at = stats + (n + k[:, None]).to(tl.int64) * 2 * C + c[None, :]
-        gap = tl.where(there, tl.load(at, mask=there, other=0.0) - shift[None, :] - mean[None, :], 0.0)
-        between += gap * gap
-        within += tl.load(at + C, mask=there, other=0.0)
-    tl.store(batch + c, shift + mean, mask=live)
-    tl.store(batch + C + c, (tl.sum(within, 0) + tl.sum(between, 0)) / N, mask=live)
+        gap = tl.where(there, tl.load(at, mask=there, other=0.0) - mean[None, :], 0.0)
+        off += gap
+        squares += gap * gap + tl.load(at + C, mask=there, other=0.0)
+    correction = tl.sum(off, 0) / N
+    tl.store(batch + c, mean + correction, mask=live)
+    tl.store(batch + C + c, tl.sum(squares, 0) / N - correction * correction, mask=live)
 
 
 @triton.jit

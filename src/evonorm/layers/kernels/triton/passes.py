@@ -12,7 +12,6 @@ import triton.language as tl
 from evonorm.layers.kernels.triton.sums import keep_sums, of_chunks
 from evonorm.layers.kernels.triton.tiles import (
     channels,
-    first_value,
     in_force,
     keep,
     moments,
@@ -20,6 +19,7 @@ from evonorm.layers.kernels.triton.tiles import (
     place,
     read,
     sample_moments,
+    typical,
     write,
 )
 
@@ -39,7 +39,7 @@ def moments_kernel(
     if ALONE:
         square = square / S
         if MEAN:
-            mean += first_value(x, n, c, live, C, S, LAST)
+            mean += typical(x, n, c, live, C, S, LAST)
     keep(partial, mean, square, n * chunks + chunk, c, live, C)
 
 

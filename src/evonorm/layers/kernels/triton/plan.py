@@ -7,6 +7,7 @@ new shape of the same class needs no compilation.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -89,6 +90,7 @@ def ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
+@functools.lru_cache(1024)
 def whole(sizes: Sizes, limits: Limits, *, backward: bool) -> Tiling | None:
     """A program for all positions of some groups of a sample; None where they are too many, or programs too few."""
     n, c, s, groups = sizes.n, sizes.c, sizes.s, sizes.groups
@@ -121,6 +123,7 @@ def _aligned(sizes: Sizes, size: int, together: int, most: int) -> int:
     return rounded if rounded * size <= most and rounded <= sizes.groups else together
 
 
+@functools.lru_cache(1024)
 def split(sizes: Sizes, limits: Limits, *, chunks: int | None = None) -> Tiling:
     """Any channels, and positions in as many chunks as fill the chip (or `chunks`), for passes that wait for others."""
     if sizes.channels_last:
@@ -138,6 +141,7 @@ def split(sizes: Sizes, limits: Limits, *, chunks: int | None = None) -> Tiling:
     return _tiling(sizes, channels, channels, positions, chunks)
 
 
+@functools.lru_cache(1024)
 def meeting(sizes: Sizes, limits: Limits, *, chunks: int) -> Tiling:
     """Whole groups, for merging what `split` took of them; a group of more channels than a tile is gone through."""
     size = sizes.c // sizes.groups

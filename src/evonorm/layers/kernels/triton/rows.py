@@ -25,7 +25,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 def sigmoid(x, factor):
     """1 / (1 + exp(-factor * x)), with what can be of each channel rather than of each value; NaN for NaN.
 
-    The reciprocal of what is between 1 and 2^126 by a square root and a Newton step: 4 instructions, for 8 of a division.
+    The reciprocal of what is between 1 and 2^126 by a square root and a Newton step: a division takes twice as many.
     """
     power = tl.minimum(x * (factor * -LOG2E), 126.0, propagate_nan=tl.PropagateNan.ALL)
     below = 1.0 + tl.exp2(power)

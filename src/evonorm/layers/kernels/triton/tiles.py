@@ -54,7 +54,7 @@ def read(x, n, c, live, s, stop, C, S, LAST: tl.constexpr):
 
 @triton.jit
 def narrowed(value, TO: tl.constexpr):
-    """The value in dtype TO, to the nearest, ties to even, as a GPU has it; Triton's interpreter only cuts to bfloat16."""
+    """The value in dtype TO, to the nearest, ties to even, as on a GPU; Triton's interpreter only cuts."""
     if INTERPRETER and TO == tl.bfloat16:
         bits = value.to(tl.uint32, bitcast=True)
         even = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
@@ -69,10 +69,14 @@ def write(y, value, there, n, c, s, C, S, LAST: tl.constexpr):
 
 
 @triton.jit
-def first_value(x, n, c, live, C, S, LAST: tl.constexpr):
-    """x of each channel at position 0: a shift that keeps what is summed small."""
-    at = n * C * S + (c if LAST else c * S)
-    return tl.load(x + at, mask=live, other=0.0).to(tl.float32)
+def typical(x, n, c, live, C, S, LAST: tl.constexpr):
+    """Of three values of each channel the middle one: a shift that keeps what is summed small, though one be wild."""
+    base = x + n * C * S + (c if LAST else c * S)
+    step = C if LAST else 1
+    first = tl.load(base, mask=live, other=0.0).to(tl.float32)
+    second = tl.load(base + tl.cast(S // 2, tl.int64) * step, mask=live, other=0.0).to(tl.float32)
+    third = tl.load(base + tl.cast(S - 1, tl.int64) * step, mask=live, other=0.0).to(tl.float32)
+    return tl.maximum(tl.minimum(first, second), tl.minimum(tl.maximum(first, second), third))
 
 
 @triton.jit
@@ -112,7 +116,7 @@ def first_of_group(c, first, size, MODE: tl.constexpr, CH: tl.constexpr):
 def moments(
     x, n, c, live, start, stop, C, S, CENTRED: tl.constexpr, LAST: tl.constexpr, CH: tl.constexpr, P: tl.constexpr
 ):
-    """Of positions [start, stop): mean - first value, and the sum of squared deviations; not CENTRED: 0 and of squares.
+    """Of positions [start, stop): mean - typical value, summed squares about the mean; not CENTRED: 0 and about zero.
 
     Each lane keeps a mean and squares of its own (Welford), merged at the end (Chan): a mean far from zero costs no
     precision, and a wild value harms its lane's share alone.
@@ -120,7 +124,7 @@ def moments(
     s = tl.arange(0, P)
     squares = tl.zeros([CH, P], tl.float32)
     if CENTRED:
-        shift = first_value(x, n, c, live, C, S, LAST)[:, None]
+        shift = typical(x, n, c, live, C, S, LAST)[:, None]
         means = tl.zeros([CH, P], tl.float32)
         seen = 0.0
         for at in range(start, stop, P):
@@ -131,7 +135,7 @@ def moments(
             squares += gap * (gap - gap * (1.0 / seen))
         # How many positions each lane had.
         counts = (tl.maximum(stop - start - s + P - 1, 0) // P).to(tl.float32)[None, :]
-        total = (stop - start).to(tl.float32)
+        total = tl.cast(stop - start, tl.float32)  # may be the constant 1
         mean = tl.sum(counts * means, 1) / total
         gaps = means - mean[:, None]
         correction = tl.sum(counts * gaps, 1) / total

@@ -14,7 +14,6 @@ from evonorm.layers.kernels.triton.sums import fed_back, keep_sums
 from evonorm.layers.kernels.triton.tiles import (
     channels,
     first_of_group,
-    first_value,
     in_force,
     keep,
     merged,
@@ -24,6 +23,7 @@ from evonorm.layers.kernels.triton.tiles import (
     read,
     sample_moments,
     together,
+    typical,
     write,
 )
 
@@ -59,8 +59,8 @@ def whole_kernel(
     else:
         mean, square = moments(x, n, c, live, 0, S, C, S, MEAN, LAST, CH, P)
         if MEAN:
-            lead = first_value(x, n, first_of_group(c, first, size, MODE, CH), live, C, S, LAST)
-            mean += first_value(x, n, c, live, C, S, LAST) - lead
+            lead = typical(x, n, first_of_group(c, first, size, MODE, CH), live, C, S, LAST)
+            mean += typical(x, n, c, live, C, S, LAST) - lead
         mean, square, number = merged(mean, square, S, live, size, MODE, CH)
         var = square / (number * S)
         if MEAN:
