@@ -336,7 +336,7 @@ def test_an_unknown_backend_is_refused() -> None:
         lambda: NormActivation(8, backend="cuda"),
         lambda: norm_act(torch.ones(1, 8, 2, 2), v=torch.ones(8), groups=4, backend="cuda"),
     ):
-        with pytest.raises(ValueError, match="backend must be one of auto, kernel, reference: got 'cuda'"):
+        with pytest.raises(ValueError, match="backend must be one of auto, kernel, triton, reference: got 'cuda'"):
             call()
 
 
