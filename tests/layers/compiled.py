@@ -76,9 +76,11 @@ def main(arch: int, with_registers: bool) -> None:
     def compiled(self: JITFunction, *args: Any, grid: tuple[int, ...], warmup: bool, **options: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         loads = re.findall(r"ld\.global(?:\.\w+)*?(?:\.v(\d))?\.b(\d+)", kernel.asm["ptx"])
+        copies = re.findall(r"cp\.async\.c[ag]\.shared\.global.*?\], (0x\w+),", kernel.asm["ptx"])
         said = {"kernel": self.fn.__name__, "programs": grid[0], "warps": options["num_warps"]}
         said |= {name: options[name] for name in ("CH", "P", "HELD") if name in options}
-        said["widest_load_bytes"] = max(int(vector or 1) * int(bits) // 8 for vector, bits in loads)
+        widths = [int(vector or 1) * int(bits) // 8 for vector, bits in loads] + [int(copy, 16) for copy in copies]
+        said["widest_load_bytes"] = max(widths)
         print(json.dumps(case | said | (registers(kernel) if with_registers else {})), flush=True)
         return kernel
 

@@ -130,7 +130,7 @@ def backward(
             whole.whole_backward_kernel[grid](
                 *inputs, dx, sums, *shape, sizes.c // sizes.groups, *place, eps,
                 SUBTRACTS=row.subtracts, MODE=_mode(sizes, cut), HELD=cut.held, **layout, **shares,
-                **_tile(cut, 32 if cut.held else 16),
+                **_tile(cut, 32 if cut.held else 8),
             )  # fmt: skip
         elif phases & REDUCE:
             passes.sums_kernel[grid](*inputs, sums, *shape, *place, eps, **layout, **shares, **_tile(cut, 8))

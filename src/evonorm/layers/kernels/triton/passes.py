@@ -11,6 +11,7 @@ import triton.language as tl
 
 from evonorm.layers.kernels.triton.sums import keep_sums, of_chunks
 from evonorm.layers.kernels.triton.tiles import (
+    STAGES,
     channels,
     in_force,
     keep,
@@ -65,7 +66,7 @@ def apply_kernel(
     e = parameter(extra, c, live, 0.0, CH)[:, None]
     start = chunk * length
     stop = tl.minimum(start + length, S)
-    for at in range(start, stop, P):
+    for at in tl.range(start, stop, P, num_stages=STAGES):
         value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
         found = VALUE(value, w, b, e, centre[:, None], scale[:, None], instance[:, None], batch_std[:, None])
         write(y, found, there, n, c, at + s, C, S, LAST)
@@ -95,7 +96,7 @@ def sums_kernel(
     batch_sum = tl.zeros([CH, P], tl.float32)
     start = chunk * length
     stop = tl.minimum(start + length, S)
-    for at in range(start, stop, P):
+    for at in tl.range(start, stop, P, num_stages=STAGES):
         value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
         flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
         h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
@@ -153,7 +154,7 @@ def apply_backward_kernel(
     alpha = (w * scale)[:, None]
     start = chunk * length
     stop = tl.minimum(start + length, S)
-    for at in range(start, stop, P):
+    for at in tl.range(start, stop, P, num_stages=STAGES):
         value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
         flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
         h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(

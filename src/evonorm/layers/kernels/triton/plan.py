@@ -16,11 +16,11 @@ from typing import NamedTuple
 class Limits(NamedTuple):
     """What the cut aims at, in values unless said otherwise.
 
-    held_forward, held_backward: largest tile that stays in registers, so that x is read once.
-    whole: bytes of a sample for one program, which reads them twice: as many programs as run at once find theirs in the
-    second-level cache. loop: tile of such a program; tile: of one that passes over x. channels: most in a tile of
-    several groups. run: bytes along channels that a channels-last tile should have. programs: enough to fill the chip.
-    least: values worth a program. chunks: most that a sample is cut into.
+    held_forward, held_backward: largest tile that stays in registers, so that x is read once. whole: bytes of a sample
+    for one program, which reads them twice: as many programs as run at once find theirs in the second-level cache.
+    loop: tile of such a program (backward, of x and dy together); tile: of one that passes over x. channels: most in a
+    tile of several groups. run: bytes along channels that a channels-last tile should have. programs: enough to fill
+    the chip. least: values worth a program. chunks: most that a sample is cut into.
     """
 
     held_forward: int = 16384
@@ -110,7 +110,7 @@ def whole(sizes: Sizes, limits: Limits, *, backward: bool) -> Tiling | None:
     channels, positions = up(span), up(s)
     if channels * positions <= held:
         return _tiling(sizes, span, channels, positions, 1, held=True)
-    return _tiling(sizes, span, channels, max(1, min(positions, limits.loop // channels)), 1)
+    return _tiling(sizes, span, channels, max(1, min(positions, limits.loop // (2 if backward else 1) // channels)), 1)
 
 
 def _aligned(sizes: Sizes, size: int, together: int, most: int) -> int:

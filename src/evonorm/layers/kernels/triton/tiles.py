@@ -16,6 +16,8 @@ import triton.language as tl
 from evonorm.layers.kernels.triton import INTERPRETED
 
 INTERPRETER = tl.constexpr(INTERPRETED)
+# Tiles under way at once in a loop over positions: two are loaded while one is computed with.
+STAGES = tl.constexpr(3)
 OWN = tl.constexpr(0)
 ONE = tl.constexpr(1)
 SEVERAL = tl.constexpr(2)
@@ -127,7 +129,7 @@ def moments(
         shift = typical(x, n, c, live, C, S, LAST)[:, None]
         means = tl.zeros([CH, P], tl.float32)
         seen = 0.0
-        for at in range(start, stop, P):
+        for at in tl.range(start, stop, P, num_stages=STAGES):
             value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
             seen += 1.0
             gap = tl.where(there, value - shift - means, 0.0)
@@ -142,7 +144,7 @@ def moments(
         square = tl.sum(squares + counts * gaps * gaps, 1) - total * correction * correction
         return mean + correction, square
     else:
-        for at in range(start, stop, P):
+        for at in tl.range(start, stop, P, num_stages=STAGES):
             value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
             squares += value * value
         return tl.zeros([CH], tl.float32), tl.sum(squares, 1)

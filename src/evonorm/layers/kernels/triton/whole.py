@@ -12,6 +12,7 @@ import triton.language as tl
 
 from evonorm.layers.kernels.triton.sums import fed_back, keep_sums
 from evonorm.layers.kernels.triton.tiles import (
+    STAGES,
     channels,
     first_of_group,
     in_force,
@@ -75,7 +76,7 @@ def whole_kernel(
         found = VALUE(value, w, b, e, centre[:, None], scale[:, None], instance[:, None], batch_std[:, None])
         write(y, found, there, n, c, s, C, S, LAST)
     else:
-        for at in range(0, S, P):
+        for at in tl.range(0, S, P, num_stages=STAGES):
             value, there = read(x, n, c, live, at + s, S, C, S, LAST)
             found = VALUE(value, w, b, e, centre[:, None], scale[:, None], instance[:, None], batch_std[:, None])
             write(y, found, there, n, c, at + s, C, S, LAST)
@@ -120,7 +121,7 @@ def whole_backward_kernel(
         weight_sum = tl.zeros([CH, P], tl.float32)
         extra_sum = tl.zeros([CH, P], tl.float32)
         instance_sum = tl.zeros([CH, P], tl.float32)
-        for at in range(start, stop, P):
+        for at in tl.range(start, stop, P, num_stages=STAGES):
             value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
             flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
             h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
@@ -169,7 +170,7 @@ def whole_backward_kernel(
             found += kappa2 * (value - centre2) + lam2
         write(dx, found, there, n, c, start + s, C, S, LAST)
     else:
-        for at in range(start, stop, P):
+        for at in tl.range(start, stop, P, num_stages=STAGES):
             value, there = read(x, n, c, live, at + s, stop, C, S, LAST)
             flow, there = read(dy, n, c, live, at + s, stop, C, S, LAST)
             h, by_bias, by_weight, by_extra, by_instance, by_batch = SLOPE(
