@@ -227,6 +227,21 @@ def test_opcheck(name) -> None:
     torch.library.opcheck(torch.ops.evonorm.backward.default, (*arguments, "triton"), test_utils=tests)
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_whole_calls_the_operators(dynamic) -> None:
+    """Opaque to the compiler: gradients are those of eager."""
+    torch.compiler.reset()
+    layer = NormActivation(4, groups=2, backend="triton", device=DEVICE)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    found = []
+    for each in (compiled, layer):
+        x = noise((2, 4, 3, 3), 1).float().to(DEVICE).requires_grad_()
+        y = each(x)
+        found.append((y, *torch.autograd.grad(y, [x, *layer.parameters()], noise((2, 4, 3, 3), 2).float().to(DEVICE))))
+    for ours, eager in zip(*found, strict=True):
+        assert torch.equal(ours, eager)
+
+
 @pytest.mark.parametrize("name", ["evonorm-s0", "evonorm-b0"])
 def test_second_derivatives_are_those_of_the_reference(name) -> None:
     found = []
@@ -314,6 +329,7 @@ SIZES = [
         (4, 25, 99, 5),
         (256, 512, 1, 512),
         (3, 130, 121, 130),
+        (256, 960, 1, 10),
     ]
     for itemsize in (2, 4)
     for last in (False, True)
@@ -335,6 +351,8 @@ def test_a_cut_covers_all_once_and_fills_the_chip(sizes) -> None:
         assert sizes.n * cut.tiles * cut.chunks >= min(132, values // 16384)
     for cut, held in zip(cuts, (plan.LIMITS.held_forward, plan.LIMITS.held_backward), strict=True):
         assert cut is None or cut.span % size == 0
+        # Groups are told apart by comparing all of a tile's channels with all.
+        assert cut is None or size in (1, cut.span) or cut.channels <= plan.LIMITS.channels
         assert cut is None or cut.held == (cut.channels * plan.up(sizes.s) <= held)
     meeting = plan.meeting(sizes, plan.LIMITS, chunks=plan.LIMITS.chunks)
     assert meeting.span % size == 0

@@ -97,11 +97,11 @@ def whole(sizes: Sizes, limits: Limits, *, backward: bool) -> Tiling | None:
     size = c // groups
     held = limits.held_backward if backward else limits.held_forward
     most = limits.channels if size > 1 else 4 * limits.channels
-    fitting = min(most, held // up(s)) // size or limits.whole // (size * s * sizes.itemsize)
+    fitting = held // up(s) // size or limits.whole // (size * s * sizes.itemsize)
     run = ceil(limits.run, size * sizes.itemsize) if sizes.channels_last else 1
     wanted = max(run, ceil(limits.least, size * up(s)))
     spread = max(n * groups // limits.programs, limits.least // (4 * size * up(s)))
-    together = max(1, min(groups, fitting, wanted, spread))
+    together = max(1, min(groups, most // size, fitting, wanted, spread))
     together = ceil(groups, ceil(groups, together))
     span = size * _aligned(sizes, size, together, most)
     few = n * ceil(c, span) < limits.programs // 4 and span * s > 2 * limits.least

@@ -166,18 +166,9 @@ def merged(mean, square, count, live, size, MODE: tl.constexpr, CH: tl.constexpr
 
 @triton.jit
 def in_force(
-    mean,
-    var,
-    batch,
-    c,
-    live,
-    C,
-    eps,
-    SAMPLE: tl.constexpr,
-    BATCH: tl.constexpr,
-    CENTRED: tl.constexpr,
-    CH: tl.constexpr,
-):
+    mean, var, batch, c, live, C, eps,
+    SAMPLE: tl.constexpr, BATCH: tl.constexpr, CENTRED: tl.constexpr, CH: tl.constexpr,
+):  # fmt: skip
     """centre, scale, instance and batch_std of each channel (see rows.py); mean, var: those of the sample."""
     if not BATCH:
         scale = tl.div_rn(1.0, tl.sqrt_rn(var + eps))
