@@ -383,62 +383,58 @@ def test_the_compiler_takes_every_kernel(tmp_path) -> None:
         assert not passes or kernel["shape"][1] < 32 or kernel["widest_load_bytes"] == 16, kernel
 
 
-ON_A_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="of a size, or a kind, that needs a CUDA device")
+if DEVICE == "cuda":
 
+    @ROWS
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+    @ORDERS
+    @pytest.mark.parametrize(
+        "shape", [(128, 96, 32, 32), (16, 256, 56, 56), (2, 64, 112, 112), (64, 512, 7, 7)], ids=str
+    )
+    def test_shapes_of_networks_against_float64(row, dtype, channels_last, shape, nan_filled_memory) -> None:
+        hold(*case(row, shape, dtype, channels_last), groups=32 if row.grouped else 1)
 
-@ON_A_GPU
-@ROWS
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
-@ORDERS
-@pytest.mark.parametrize("shape", [(128, 96, 32, 32), (16, 256, 56, 56), (2, 64, 112, 112), (64, 512, 7, 7)], ids=str)
-def test_shapes_of_networks_against_float64(row, dtype, channels_last, shape, nan_filled_memory) -> None:
-    hold(*case(row, shape, dtype, channels_last), groups=32 if row.grouped else 1)
-
-
-@ON_A_GPU
-@pytest.mark.parametrize("name", ["evonorm-s0", "frn-tlu"])
-@ORDERS
-def test_more_than_31_bits_of_elements(name, channels_last) -> None:
-    """The last sample of many is what it is alone."""
-    layer = NormActivation(64, name, backend="triton", device=DEVICE)
-    x = torch.empty(2**31 // (64 * 128 * 128) + 1, 64, 128, 128, dtype=torch.bfloat16, device=DEVICE).normal_()
-    x = x.to(memory_format=torch.channels_last) if channels_last else x
-    x.requires_grad_()
-    y = layer(x)
-    (dx,) = torch.autograd.grad(y, x, y.detach())
-    alone = x[-1:].detach().requires_grad_()
-    expected = layer(alone)
-    expected.backward(expected.detach())
-    # A single sample is cut among more programs.
-    torch.testing.assert_close(y[-1:], expected, rtol=1e-2, atol=1e-2)
-    torch.testing.assert_close(dx[-1:], alone.grad, rtol=1e-2, atol=1e-2)
-
-
-@ON_A_GPU
-@pytest.mark.parametrize("row", KINDS, ids=lambda row: row.name)
-def test_captured_in_a_cuda_graph(row) -> None:
-    """Forward, running statistics and backward: replayed on new input, the graph gives what eager gives."""
-    layer = NormActivation(48, row.name, groups=8, backend="triton", device=DEVICE)
-    x = noise((4, 48, 9, 9), 1).float().to(DEVICE).requires_grad_()
-    dy = noise((4, 48, 9, 9), 2).float().to(DEVICE)
-    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
-
-    def step() -> tuple[torch.Tensor, ...]:
+    @pytest.mark.parametrize("name", ["evonorm-s0", "frn-tlu"])
+    @ORDERS
+    def test_more_than_31_bits_of_elements(name, channels_last) -> None:
+        """The last sample of many is what it is alone."""
+        layer = NormActivation(64, name, backend="triton", device=DEVICE)
+        x = torch.empty(2**31 // (64 * 128 * 128) + 1, 64, 128, 128, dtype=torch.bfloat16, device=DEVICE).normal_()
+        x = x.to(memory_format=torch.channels_last) if channels_last else x
+        x.requires_grad_()
         y = layer(x)
-        return y, *torch.autograd.grad(y, [x, *layer.parameters()], dy)
+        (dx,) = torch.autograd.grad(y, x, y.detach())
+        alone = x[-1:].detach().requires_grad_()
+        expected = layer(alone)
+        expected.backward(expected.detach())
+        # A single sample is cut among more programs.
+        torch.testing.assert_close(y[-1:], expected, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(dx[-1:], alone.grad, rtol=1e-2, atol=1e-2)
 
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        step()
-    side.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    layer.load_state_dict(layer.state_dict() | before)
-    with torch.no_grad():
-        x.copy_(noise((4, 48, 9, 9), 3))
-    graph.replay()
-    replayed = [t.clone() for t in captured] + [buffer.clone() for buffer in layer.buffers()]
-    layer.load_state_dict(layer.state_dict() | before)
-    for ours, eager in zip(replayed, [*step(), *layer.buffers()], strict=True):
-        assert torch.equal(ours, eager)
+    @pytest.mark.parametrize("row", KINDS, ids=lambda row: row.name)
+    def test_captured_in_a_cuda_graph(row) -> None:
+        """Forward, running statistics and backward: replayed on new input, the graph gives what eager gives."""
+        layer = NormActivation(48, row.name, groups=8, backend="triton", device=DEVICE)
+        x = noise((4, 48, 9, 9), 1).float().to(DEVICE).requires_grad_()
+        dy = noise((4, 48, 9, 9), 2).float().to(DEVICE)
+        before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+
+        def step() -> tuple[torch.Tensor, ...]:
+            y = layer(x)
+            return y, *torch.autograd.grad(y, [x, *layer.parameters()], dy)
+
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            step()
+        side.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = step()
+        layer.load_state_dict(layer.state_dict() | before)
+        with torch.no_grad():
+            x.copy_(noise((4, 48, 9, 9), 3))
+        graph.replay()
+        replayed = [t.clone() for t in captured] + [buffer.clone() for buffer in layer.buffers()]
+        layer.load_state_dict(layer.state_dict() | before)
+        for ours, eager in zip(replayed, [*step(), *layer.buffers()], strict=True):
+            assert torch.equal(ours, eager)
