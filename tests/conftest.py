@@ -1,4 +1,4 @@
-"""What every test shares: one thread a worker, and memory that is NaN until it is written."""
+"""What every test shares: one thread a worker, memory that is NaN until it is written, Triton without a GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+# Triton decides when it is imported whether its kernels are interpreted; nothing has imported it yet.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from evonorm.layers import kernels
 

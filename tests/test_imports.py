@@ -28,6 +28,8 @@ WITHOUT_TORCH = [
 CORE_NEEDS = {"torch", "evonorm"}
 # Imported where a name asks for them.
 OPTIONAL = {"models/names.py": {"torchvision", "timm"}, "layers/constructors.py": {"timm"}}
+# Itself imported only by the call that needs it.
+TRITON = "layers/kernels/triton/"
 
 
 def imported(path: Path, *, at_top: bool = False) -> set[str]:
@@ -61,8 +63,10 @@ def test_imports_run_downward(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in INNER if p.relative_to(SOURCE).parts[0] in ("layers", "models")], ids=str)
 def test_layers_and_models_need_torch_alone(path: Path) -> None:
-    optional = OPTIONAL.get(path.relative_to(SOURCE).as_posix(), set())
-    for at_top, allowed in ((True, CORE_NEEDS), (False, CORE_NEEDS | optional)):
+    place = path.relative_to(SOURCE).as_posix()
+    optional = OPTIONAL.get(place, set())
+    core = CORE_NEEDS | ({"triton"} if place.startswith(TRITON) else set())
+    for at_top, allowed in ((True, core), (False, core | optional)):
         needs = {module.split(".")[0] for module in imported(path, at_top=at_top)} - sys.stdlib_module_names
         assert needs <= allowed
 
@@ -97,6 +101,7 @@ def test_import_evonorm_loads_only_what_is_used() -> None:
     assert "torch" not in modules_after("import evonorm")
     loaded = modules_after("import evonorm; evonorm.NormActivation(32)")
     assert "torch" in loaded
+    assert "triton" not in modules_after("import evonorm, torch; evonorm.NormActivation(32)(torch.ones(1, 32, 2, 2))")
     assert not {name for name in loaded if name.startswith("evonorm.lab")}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +16,13 @@ from evonorm.layers.table import TABLE
 
 BATCHED = [row.name for row in TABLE if row.running]
 CHANNELS = 12
+KINDS = {
+    "kernel": (torch.float32, "auto"),
+    "reference": (torch.float64, "auto"),
+    "triton": (torch.float32, "triton"),  # in its interpreter, where there is no GPU
+}
+if importlib.util.find_spec("triton") is None or torch.cuda.is_available():
+    del KINDS["triton"]
 CUT = 3  # the first process has three samples, the second five
 
 
@@ -24,18 +32,19 @@ def whole() -> tuple[torch.Tensor, torch.Tensor]:
     return x * 2 + torch.arange(8).view(-1, 1, 1, 1), dy  # the halves differ
 
 
-def layer_of(name: str, dtype: torch.dtype) -> NormActivation:
-    layer = NormActivation(CHANNELS, name, sync=True, dtype=dtype)
+def layer_of(name: str, kind: str) -> NormActivation:
+    dtype, backend = KINDS[kind]
+    layer = NormActivation(CHANNELS, name, sync=True, dtype=dtype, backend=backend)
     with torch.no_grad():
         for i, parameter in enumerate(layer.parameters()):
             parameter.copy_(torch.linspace(0.5, 1.5 + i, CHANNELS))
     return layer
 
 
-def results(name: str, dtype: torch.dtype, part: slice) -> dict[str, torch.Tensor]:
-    x, dy = (t[part].to(dtype) for t in whole())
+def results(name: str, kind: str, part: slice) -> dict[str, torch.Tensor]:
+    x, dy = (t[part].to(KINDS[kind][0]) for t in whole())
     x.requires_grad_()
-    layer = layer_of(name, dtype)
+    layer = layer_of(name, kind)
     y = layer(x)
     y.backward(dy)
     gradients = {f"d{n}": p.grad for n, p in layer.named_parameters()}
@@ -46,9 +55,7 @@ def replica(rank: int, folder: str, port: int) -> None:
     store = torch.distributed.TCPStore("127.0.0.1", port, is_master=False)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     part = slice(0, CUT) if rank == 0 else slice(CUT, None)
-    found = {
-        (name, str(dtype)): results(name, dtype, part) for name in BATCHED for dtype in (torch.float32, torch.float64)
-    }
+    found = {(name, kind): results(name, kind, part) for name in BATCHED for kind in KINDS}
     torch.save(found, f"{folder}/{rank}.pt")
     # Both are done before either leaves, and Python's own end is left out: a process was seen to abort in it, when one
     # of gloo's threads met an interpreter that was going. The results are on the disk.
@@ -67,11 +74,12 @@ def replicas() -> list[dict]:
 
 
 @pytest.mark.parametrize("name", BATCHED)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["kernel", "reference"])
-def test_two_processes_are_one_big_batch(replicas, name, dtype) -> None:
-    expected = results(name, dtype, slice(None))
-    first, second = (found[name, str(dtype)] for found in replicas)
-    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_are_one_big_batch(replicas, name, kind) -> None:
+    # Triton's against the one whole batch of the CPU's kernels.
+    expected = results(name, "kernel" if kind == "triton" else kind, slice(None))
+    first, second = (found[name, kind] for found in replicas)
+    close = {"rtol": 1e-9, "atol": 1e-9} if kind == "reference" else {"rtol": 1e-4, "atol": 1e-4}
     for key, value in expected.items():
         if key in ("y", "dx"):
             torch.testing.assert_close(torch.cat([first[key], second[key]]), value, **close)

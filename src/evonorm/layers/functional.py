@@ -14,8 +14,8 @@ from evonorm.layers import kernels, native, reference, table
 from evonorm.layers.arguments import real
 from evonorm.layers.statistics import groups_in_force
 
-Backend = Literal["auto", "kernel", "reference"]
-BACKENDS = ("auto", "kernel", "reference")
+Backend = Literal["auto", "kernel", "triton", "reference"]
+BACKENDS = ("auto", "kernel", "triton", "reference")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -48,14 +48,15 @@ def norm_act(
     flows into them; otherwise they stand in for the batch's. eps: default the layer's own. activate=False leaves
     affine alone of an EvoNorm, and normalization with affine of evonorm-s0a, -s1a, -s2a and the others.
 
-    backend: `kernel` is the fused CPU kernel, `reference` plain torch (for bn-* and gn-* torch's own layers), `auto`
-    the kernel wherever one serves. sync: batch statistics are taken over all processes of torch.distributed, where it
+    backend: `kernel` is the fused kernel of x's device, `reference` plain torch (for bn-* and gn-* torch's own layers),
+    `auto` the kernel wherever one serves. `triton` asks by name for the kernels in Triton: on CUDA, or on the CPU under
+    TRITON_INTERPRET=1. sync: batch statistics are taken over all processes of torch.distributed, where it
     is initialized; each must then call this together with the others.
 
     x and parameters may differ in dtype. torch.fx and every other kind of tensor with __torch_function__ see one call.
 
     Raises ValueError if the layer is unknown, x has another shape or dtype, groups does not divide C, a parameter has
-    another shape, is missing, or is none of the layer's, and if backend="kernel" does not serve, with the reason;
+    another shape, is missing, or is none of the layer's, and if the kernels asked for do not serve, with the reason;
     TypeError if x is no tensor, or a number is none.
     """
     others = dict(parameters or {})
@@ -107,7 +108,7 @@ def norm_act(
         replicas=_replicas() if sync and training and row.running else 1,
     )
     if _takes_kernel(row, x, setting, backend):
-        return kernels.evaluate(row, x, given, setting)
+        return kernels.evaluate(row, x, given, setting, backend)
     # torch's own batch_norm knows one process alone.
     evaluate = native.evaluate if row.native and setting.replicas == 1 else reference.evaluate
     return evaluate(row, x, given, setting)
@@ -118,11 +119,13 @@ def _takes_kernel(row: table.NormAct, x: Tensor, setting: table.Setting, backend
         return False
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
-    why = kernels.supports(row, x, setting)
+    why = kernels.supports(row, x, setting, backend)
     if why is None:
         return True
-    if backend == "kernel":
-        raise ValueError(f"backend='kernel' does not serve {row.name} here: {why}; use backend='auto' or 'reference'")
+    if backend != "auto":
+        raise ValueError(
+            f"backend={backend!r} does not serve {row.name} here: {why}; use backend='auto' or 'reference'"
+        )
     if x.device.type == "cpu":
         kernels.warn_once()
     return False

@@ -226,7 +226,7 @@ def test_parameter_groups() -> None:
         ({"layer": "evonorm-s9"}, "did you mean 'evonorm-s"),
         ({"without_activation": "drop"}, "without_activation must be one of keep, affine, replace: got 'drop'"),
         ({"start": "zero"}, "start must be one of carried, fresh: got 'zero'"),
-        ({"backend": "gpu"}, "backend must be one of auto, kernel, reference: got 'gpu'"),
+        ({"backend": "gpu"}, "backend must be one of auto, kernel, triton, reference: got 'gpu'"),
         ({"groups": 0}, "groups must be at least 1: got groups=0"),
         ({"groups": 8, "group_size": 4}, "groups and group_size exclude each other: got groups=8, group_size=4"),
         ({"eps": -1.0}, "eps must not be negative: got eps=-1.0"),

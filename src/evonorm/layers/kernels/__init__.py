@@ -1,7 +1,8 @@
-"""Fused CPU kernels: whether there are any, what they serve, and evaluating a row of the table with them.
+"""Fused kernels: whether there are any, what they serve, and evaluating a row of the table with them.
 
 Each reads x from memory once in each direction (twice where statistics are the batch's) and saves for backward x and
-its statistics alone. docs/kernels.md shows how. Registered as torch.ops.evonorm.forward and .backward.
+its statistics alone. docs/kernels.md shows how. Registered as torch.ops.evonorm.forward and .backward. Those for the
+CPU are compiled C++ (`library`), those for the GPU are Triton's (`triton`).
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import torch
 from torch import Tensor
 
 from evonorm.layers import running
-from evonorm.layers.kernels import library, ops
+from evonorm.layers.kernels import library, ops, triton
 from evonorm.layers.statistics import exporting
 from evonorm.layers.table import NormAct, Setting
 
 DTYPES = (torch.float32, torch.bfloat16)
+# Whether backend="auto" and "kernel" take Triton's kernels on CUDA. Set it where figures from a GPU are in the docs.
+TRITON_WHERE_CUDA = False
 # Found out at import: a compiler that traces `supports` cannot follow ctypes.
 _REASON: str | None = library.load()[1] or None
 
 
 def available() -> bool:
-    """Whether the kernels were built and could be loaded."""
+    """Whether the kernels for the CPU were built and could be loaded."""
     return _REASON is None
 
 
 def reason() -> str | None:
-    """Why there are no kernels here; None if there are."""
+    """Why there are no kernels for the CPU here; None if there are."""
     return _REASON
 
 
@@ -41,22 +44,34 @@ def written(row: NormAct) -> bool:
     return row.kernel in library.ROWS
 
 
-def serves(row: NormAct, device: torch.device) -> str | None:
-    """None if there is a kernel for this row on this device, else the reason why not."""
+def serves(row: NormAct, device: torch.device, backend: str = "kernel") -> str | None:
+    """None if there is a kernel for this row on this device, else the reason why not.
+
+    backend: `triton` for Triton's on CUDA or, interpreted, on the CPU; otherwise those that the device has by default.
+    """
     if not written(row):
         return f"{row.name} has no kernel"
+    if backend == "triton":
+        return triton.reason(device)
+    if device.type == "cuda":
+        if not TRITON_WHERE_CUDA:
+            return "x on cuda, where Triton's kernels are not yet measured: ask for them with backend='triton'"
+        return triton.reason(device)
     if device.type != "cpu":
-        return f"x on {device.type}; the kernels are for the CPU"
+        return f"x on {device.type}; the kernels are for the CPU and CUDA"
     return _REASON
 
 
-def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
-    """None if the kernels serve this row for this x, else the reason why not."""
-    why = serves(row, x.device)
+def supports(row: NormAct, x: Tensor, setting: Setting, backend: str = "kernel") -> str | None:
+    """None if the kernels serve this row for this x, else the reason why not; backend: as in `serves`."""
+    why = serves(row, x.device, backend)
     if why is not None:
         return why
-    if x.dtype not in DTYPES:
-        return f"{str(x.dtype).removeprefix('torch.')} input; the kernels take float32 and bfloat16"
+    dtypes = DTYPES if x.device.type == "cpu" and backend != "triton" else triton.DTYPES
+    if x.dtype not in dtypes:
+        known = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+        mine = str(x.dtype).removeprefix("torch.")
+        return f"{mine} input; the kernels take {', '.join(known[:-1])} and {known[-1]}"
     if not setting.activate:
         return "activate=False"
     if x.numel() == 0:
@@ -73,23 +88,26 @@ def supports(row: NormAct, x: Tensor, setting: Setting) -> str | None:
     return None
 
 
-def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:
+def evaluate(
+    row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting, backend: str = "kernel"
+) -> Tensor:
     """y of a row that `supports` grants; otherwise as `reference.evaluate`. Differentiable, twice too.
 
     The second derivative is the reference's, composed of tensor operations, and as slow.
     """
     extra = parameters.get(next(iter(row.parameters), ""))
+    room = "triton" if backend == "triton" else ""
     given = None
     if row.running and not setting.training:
         given = _running_moments(parameters)
     if row.running and setting.training and setting.replicas > 1:
         from evonorm.layers.kernels import replicas
 
-        y, batch, count = replicas.evaluate(row, x, parameters, extra, setting)
+        y, batch, count = replicas.evaluate(row, x, parameters, extra, setting, room)
     else:
         call = (
             *(x, parameters.get("weight"), parameters.get("bias"), extra, given),
-            *(library.ROWS.index(row.kernel), setting.groups, setting.eps),
+            *(library.ROWS.index(row.kernel), setting.groups, setting.eps, room),
         )
         if not torch.compiler.is_compiling() and not setting.training and _unwatched(x):
             return ops.infer(*call)

@@ -1,14 +1,16 @@
 """torch.ops.evonorm: the kernels as torch's own operators, so that compilers, autograd and tools know them.
 
-    forward(x, weight?, bias?, extra?, batch?, row, groups, eps) -> (y, stats, batch)
-    backward(dy, x, weight?, bias?, extra?, stats, batch?, row, groups, eps, batch_count)
+    forward(x, weight?, bias?, extra?, batch?, row, groups, eps, room) -> (y, stats, batch)
+    backward(dy, x, weight?, bias?, extra?, stats, batch?, row, groups, eps, batch_count, room)
         -> (dx, dweight, dbias, dextra)
 
-x, y: (N, C, *), float32 or bfloat16; what is in neither of the two memory formats is copied first. weight, bias, extra
-(v or tau): (C,). stats: (N, 2, C), mean and biased variance of each sample and channel; (0,) where a row needs none.
+x, y: (N, C, *), of a dtype the kernels take; what is in neither of the two memory formats is copied first. weight,
+bias, extra (v or tau): (C,). stats: (N, 2, C), mean and biased variance of each sample, as the kernels of that device
+keep them (of each channel on the CPU, of its group on a GPU); (0,) where a row needs none.
 batch: (2, C), mean and biased variance of the batch; forward takes them from x if none are given, and returns (0,) if
 they are given or not needed. row: its place in library.ROWS. batch_count: values a channel that the batch moments are
-taken over; 0: constants, into which no gradient flows. Gradients of what was not given are (0,).
+taken over; 0: constants, into which no gradient flows. Gradients of what was not given are (0,). room: "" for the
+kernels of x's device; "triton" for those of the GPU, which Triton's interpreter runs on CPU tensors.
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ import torch
 from torch import Tensor
 
 from evonorm.layers import reference
-from evonorm.layers.kernels import library
+from evonorm.layers.kernels import library, triton
 from evonorm.layers.table import Setting, get
 
 _library: Any = torch.library.Library("evonorm", "DEF")  # type: ignore[no-untyped-call]
 _library.define(
-    "forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? extra, Tensor? batch, int row, int groups, float eps)"
-    " -> (Tensor, Tensor, Tensor)"
+    "forward(Tensor x, Tensor? weight, Tensor? bias, Tensor? extra, Tensor? batch, int row, int groups, float eps,"
+    " str room='') -> (Tensor, Tensor, Tensor)"
 )
 _library.define(
     "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor? extra, Tensor stats, Tensor? batch, int row,"
-    " int groups, float eps, float batch_count) -> (Tensor, Tensor, Tensor, Tensor)"
+    " int groups, float eps, float batch_count, str room='') -> (Tensor, Tensor, Tensor, Tensor)"
 )
 BOTH_PHASES = 3
 
@@ -46,6 +48,11 @@ def of_batch(row: int) -> bool:
 def of_sample(row: int) -> bool:
     """Whether the row has statistics of each sample."""
     return _OF_SAMPLE[row]
+
+
+def of(x: Tensor, room: str) -> Any:
+    """The module whose forward and backward compute for x."""
+    return triton if x.is_cuda or room == "triton" else library
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -71,10 +78,10 @@ def alike(dy: Tensor, x: Tensor, channels_last: bool) -> Tensor:
     return dy.contiguous()
 
 
-def float32(parameter: Tensor | None) -> Tensor | None:
-    """A parameter as the kernels read it. Raises ValueError if it is not on the CPU, as x is."""
-    if parameter is not None and not parameter.is_cpu:
-        raise ValueError(f"x is on cpu, a parameter on {parameter.device}: move the layer to the device of x")
+def float32(parameter: Tensor | None, x: Tensor) -> Tensor | None:
+    """A parameter as the kernels read it. Raises ValueError if it is not on the device of x."""
+    if parameter is not None and parameter.device != x.device:
+        raise ValueError(f"x is on {x.device}, a parameter on {parameter.device}: move the layer to the device of x")
     if parameter is None or (parameter.dtype is torch.float32 and parameter.is_contiguous()):
         return parameter
     return parameter.detach().to(torch.float32).contiguous()
@@ -89,12 +96,13 @@ def infer(
     row: int,
     groups: int,
     eps: float,
+    room: str,
 ) -> Tensor:
     """y alone, of plain tensors in evaluation: forward without the dispatcher, which costs as much as a small map."""
     x, channels_last = dense(x)
     y = torch.empty_like(x)
-    parameters = (float32(weight), float32(bias), float32(extra))
-    library.forward(x, channels_last, row, groups, eps, batch is not None, *parameters, None, batch, y)
+    parameters = (float32(weight, x), float32(bias, x), float32(extra, x))
+    of(x, room).forward(x, channels_last, row, groups, eps, batch is not None, *parameters, None, batch, y)
     return y
 
 
@@ -107,13 +115,14 @@ def _forward(
     row: int,
     groups: int,
     eps: float,
+    room: str = "",
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, channels_last = dense(x)
     y, stats, taken = _forward_like(x, weight, bias, extra, batch, row, groups, eps)
     moments = batch if batch is not None else (taken if of_batch(row) else None)
     own = stats if of_sample(row) else None
-    parameters = (float32(weight), float32(bias), float32(extra))
-    library.forward(x, channels_last, row, groups, eps, batch is not None, *parameters, own, moments, y)
+    parameters = (float32(weight, x), float32(bias, x), float32(extra, x))
+    of(x, room).forward(x, channels_last, row, groups, eps, batch is not None, *parameters, own, moments, y)
     return y, stats, taken
 
 
@@ -126,6 +135,7 @@ def _forward_like(
     row: int,
     groups: int,
     eps: float,
+    room: str = "",
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, c = x.shape[:2]
     takes = batch is None and of_batch(row)
@@ -152,13 +162,14 @@ def _backward(
     groups: int,
     eps: float,
     batch_count: float,
+    room: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, channels_last = dense(x)
     dy = alike(dy, x, channels_last)
     dx = torch.empty_like(x)
     given = (weight, bias, extra)
     found = [None if p is None else x.new_empty(p.shape, dtype=torch.float32) for p in given]
-    library.backward(
+    of(x, room).backward(
         x,
         channels_last,
         row,
@@ -167,7 +178,7 @@ def _backward(
         BOTH_PHASES,
         batch_count,
         dy,
-        *map(float32, given),
+        *[float32(p, x) for p in given],
         stats if of_sample(row) else None,
         batch,
         dx,
@@ -186,8 +197,9 @@ def _backward_fake(
     return torch.empty_like(dense(x)[0]), kept[0], kept[1], kept[2]
 
 
-_library.impl("forward", _forward, "CPU")
-_library.impl("backward", _backward, "CPU")
+for _key in ("CPU", "CUDA"):
+    _library.impl("forward", _forward, _key)
+    _library.impl("backward", _backward, _key)
 FORWARD = torch.ops.evonorm.forward.default
 BACKWARD = torch.ops.evonorm.backward.default
 torch.library.register_fake("evonorm::forward", _forward_fake, lib=_library)
@@ -195,7 +207,7 @@ torch.library.register_fake("evonorm::backward", _backward_fake, lib=_library)
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, extra, given, ctx.row, ctx.groups, ctx.eps = inputs
+    x, weight, bias, extra, given, ctx.row, ctx.groups, ctx.eps, ctx.room = inputs
     _, stats, taken = output
     of = of_batch(ctx.row)
     ctx.batch_count = float(x.numel() // x.shape[1]) if of and given is None else 0.0
@@ -206,15 +218,17 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 def _backward_of_forward(ctx: Any, dy: Tensor | None, *unused: Any) -> tuple[Any, ...]:
     if dy is None:
-        return (None,) * 8
+        return (None,) * 9
     x, weight, bias, extra, stats, batch = ctx.saved_tensors
-    gradients = BACKWARD(dy, x, weight, bias, extra, stats, batch, ctx.row, ctx.groups, ctx.eps, ctx.batch_count)
+    gradients = BACKWARD(
+        dy, x, weight, bias, extra, stats, batch, ctx.row, ctx.groups, ctx.eps, ctx.batch_count, ctx.room
+    )
     kept = [None if p is None else g for p, g in zip((x, weight, bias, extra), gradients, strict=True)]
-    return (*kept, None, None, None, None)
+    return (*kept, *[None] * 5)
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    dy, x, weight, bias, extra, _, batch, ctx.row, ctx.groups, ctx.eps, ctx.batch_count = inputs
+    dy, x, weight, bias, extra, _, batch, ctx.row, ctx.groups, ctx.eps, ctx.batch_count, _ = inputs
     ctx.save_for_backward(dy, x, weight, bias, extra, batch)
     ctx.set_materialize_grads(False)
 
@@ -240,7 +254,7 @@ def _backward_of_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ..
         second = torch.autograd.grad([g for g, _ in pairs], [dy, *inputs], [c for _, c in pairs], allow_unused=True)
     found = iter(second[1:])
     kept = [None if t is None else next(found) for t in (x, weight, bias, extra)]
-    return (second[0], *kept, *[None] * 6)
+    return (second[0], *kept, *[None] * 7)
 
 
 torch.library.register_autograd("evonorm::forward", _backward_of_forward, setup_context=_save_forward, lib=_library)

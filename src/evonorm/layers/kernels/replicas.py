@@ -17,7 +17,7 @@ SUMS = 5  # at most, of any row
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def evaluate(
-    row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], extra: Tensor | None, setting: Setting
+    row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], extra: Tensor | None, setting: Setting, room: str
 ) -> tuple[Tensor, Tensor, int]:
     """y, the moments of the whole batch (2, C), and how many values a channel has in it."""
     y, batch, count = _Synchronized.apply(
@@ -28,6 +28,7 @@ def evaluate(
         library.ROWS.index(row.kernel),
         setting.groups,
         setting.eps,
+        room,
     )
     return y, batch, int(count)
 
@@ -43,20 +44,22 @@ class _Synchronized(torch.autograd.Function):
         row: int,
         groups: int,
         eps: float,
+        room: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, channels_last = ops.dense(x)
         n, c = x.shape[:2]
         own = x.new_empty((n, 2, c), dtype=torch.float32)
         batch = x.new_empty((2, c), dtype=torch.float32)
-        given = [ops.float32(p) for p in (weight, bias, extra)]
-        library.forward(x, channels_last, row, groups, eps, False, *given, own, batch, None)
+        kernels = ops.of(x, room)
+        given = [ops.float32(p, x) for p in (weight, bias, extra)]
+        kernels.forward(x, channels_last, row, groups, eps, False, *given, own, batch, None)
         mean, var, count = moments_over_replicas(batch[0], batch[1], x.numel() // c)
         batch = torch.stack([mean, var])
         y = torch.empty_like(x)
         stats = own if ops.of_sample(row) else None
-        library.forward(x, channels_last, row, groups, eps, True, *given, stats, batch, y)
+        kernels.forward(x, channels_last, row, groups, eps, True, *given, stats, batch, y)
         ctx.save_for_backward(x, weight, bias, extra, stats, batch)
-        ctx.setting = channels_last, row, groups, eps, count
+        ctx.setting = channels_last, row, groups, eps, count, room
         counted = torch.tensor(count)
         ctx.mark_non_differentiable(batch, counted)
         return y, batch, counted
@@ -65,7 +68,8 @@ class _Synchronized(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, *unused: Any) -> tuple[Any, ...]:
         x, weight, bias, extra, stats, batch = ctx.saved_tensors
-        channels_last, row, groups, eps, count = ctx.setting
+        channels_last, row, groups, eps, count, room = ctx.setting
+        kernels = ops.of(x, room)
         dy = ops.alike(dy, x, channels_last)
         dx = torch.empty_like(x)
         given = (weight, bias, extra)
@@ -73,9 +77,9 @@ class _Synchronized(torch.autograd.Function):
         n, c = x.shape[:2]
         sums = x.new_empty((n, SUMS, -(-c // 16) * 16), dtype=torch.float32)
         totals = x.new_empty((2, c), dtype=torch.float32)
-        tensors = (dy, *map(ops.float32, given), stats, batch, dx, *found, sums, totals)
-        library.backward(x, channels_last, row, groups, eps, REDUCE, count, *tensors)
+        tensors = (dy, *[ops.float32(p, x) for p in given], stats, batch, dx, *found, sums, totals)
+        kernels.backward(x, channels_last, row, groups, eps, REDUCE, count, *tensors)
         torch.distributed.all_reduce(totals)
-        library.backward(x, channels_last, row, groups, eps, APPLY, count, *tensors)
+        kernels.backward(x, channels_last, row, groups, eps, APPLY, count, *tensors)
         kept = [None if p is None or g is None else g.to(p.dtype) for p, g in zip(given, found, strict=True)]
-        return (dx, *kept, None, None, None)
+        return (dx, *kept, None, None, None, None)
