@@ -32,9 +32,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 # Made anew when their sources change, and tried again as long as they could not be built: a build that failed leaves no
 # kernels.ready, and no library of older sources. Without a compiler everything works, slower.
-build/kernels.ready: CMakeLists.txt $(wildcard src/evonorm/layers/kernels/csrc/*) $(VENV)/ready
+build/kernels.ready: CMakeLists.txt $(wildcard src/evonorm/layers/kernels/cpu/csrc/*) $(VENV)/ready
 	@if $(call build,build/kernels) && $(BIN)/cmake --install build/kernels --prefix src; then touch $@; else \
-	  rm -rf build/kernels $@ src/evonorm/layers/kernels/evonorm_kernels.*; \
+	  rm -rf build/kernels $@ src/evonorm/layers/kernels/cpu/evonorm_kernels.*; \
 	  echo "evonorm: the kernels could not be built (above is why); the layers are composed of tensor operations," \
 	    "and the next make tries again"; fi
 

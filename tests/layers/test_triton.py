@@ -18,8 +18,8 @@ import torch
 
 from evonorm import NormActivation, norm_act
 from evonorm.layers import kernels, reference
-from evonorm.layers.kernels import library
 from evonorm.layers.kernels import triton as room
+from evonorm.layers.kernels.cpu import library
 from evonorm.layers.table import TABLE, Setting, get
 from tests.layers.yardstick import case, check, laid, noise, parameters, results, trains
 

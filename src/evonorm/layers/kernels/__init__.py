@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from evonorm.layers import running
-from evonorm.layers.kernels import library, ops, triton
+from evonorm.layers.kernels import operators, triton
+from evonorm.layers.kernels.cpu import library
 from evonorm.layers.statistics import exporting
 from evonorm.layers.table import NormAct, Setting
 
@@ -110,8 +111,8 @@ def evaluate(
             *(library.ROWS.index(row.kernel), setting.groups, setting.eps, room),
         )
         if not torch.compiler.is_compiling() and not setting.training and _unwatched(x):
-            return ops.infer(*call)
-        y, _, batch = ops.FORWARD(*call)
+            return operators.infer(*call)
+        y, _, batch = operators.FORWARD(*call)
         count = x.numel() // x.shape[1]
     if row.running and setting.training:
         running.blend(row, parameters, batch[0], batch[1], count, setting.momentum)

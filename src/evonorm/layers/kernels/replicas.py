@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evonorm.layers.kernels import library, ops
+from evonorm.layers.kernels import operators
+from evonorm.layers.kernels.cpu import library
 from evonorm.layers.statistics import moments_over_replicas
 from evonorm.layers.table import NormAct, Setting
 
@@ -46,17 +47,17 @@ class _Synchronized(torch.autograd.Function):
         eps: float,
         room: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x, channels_last = ops.dense(x)
+        x, channels_last = operators.dense(x)
         n, c = x.shape[:2]
         own = x.new_empty((n, 2, c), dtype=torch.float32)
         batch = x.new_empty((2, c), dtype=torch.float32)
-        kernels = ops.of(x, room)
-        given = [ops.float32(p, x) for p in (weight, bias, extra)]
+        kernels = operators.of(x, room)
+        given = [operators.float32(p, x) for p in (weight, bias, extra)]
         kernels.forward(x, channels_last, row, groups, eps, False, *given, own, batch, None)
         mean, var, count = moments_over_replicas(batch[0], batch[1], x.numel() // c)
         batch = torch.stack([mean, var])
         y = torch.empty_like(x)
-        stats = own if ops.of_sample(row) else None
+        stats = own if operators.of_sample(row) else None
         kernels.forward(x, channels_last, row, groups, eps, True, *given, stats, batch, y)
         ctx.save_for_backward(x, weight, bias, extra, stats, batch)
         ctx.setting = channels_last, row, groups, eps, count, room
@@ -69,15 +70,15 @@ class _Synchronized(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *unused: Any) -> tuple[Any, ...]:
         x, weight, bias, extra, stats, batch = ctx.saved_tensors
         channels_last, row, groups, eps, count, room = ctx.setting
-        kernels = ops.of(x, room)
-        dy = ops.alike(dy, x, channels_last)
+        kernels = operators.of(x, room)
+        dy = operators.alike(dy, x, channels_last)
         dx = torch.empty_like(x)
         given = (weight, bias, extra)
         found = [None if p is None else x.new_empty(p.shape, dtype=torch.float32) for p in given]
         n, c = x.shape[:2]
         sums = x.new_empty((n, SUMS, -(-c // 16) * 16), dtype=torch.float32)
         totals = x.new_empty((2, c), dtype=torch.float32)
-        tensors = (dy, *[ops.float32(p, x) for p in given], stats, batch, dx, *found, sums, totals)
+        tensors = (dy, *[operators.float32(p, x) for p in given], stats, batch, dx, *found, sums, totals)
         kernels.backward(x, channels_last, row, groups, eps, REDUCE, count, *tensors)
         torch.distributed.all_reduce(totals)
         kernels.backward(x, channels_last, row, groups, eps, APPLY, count, *tensors)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from evonorm.layers import reference
-from evonorm.layers.kernels import library, triton
+from evonorm.layers.kernels import triton
+from evonorm.layers.kernels.cpu import library
 from evonorm.layers.table import Setting, get
 
 _library: Any = torch.library.Library("evonorm", "DEF")  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Fused kernels for the CPU, in C++: loading them, and the two calls."""
