@@ -15,6 +15,7 @@ from torch import Tensor
 from evonorm.layers import running
 from evonorm.layers.kernels import operators, triton
 from evonorm.layers.kernels.cpu import library
+from evonorm.layers.kernels.rows import ROWS
 from evonorm.layers.statistics import exporting
 from evonorm.layers.table import NormAct, Setting
 
@@ -42,7 +43,7 @@ def instructions() -> str:
 
 def written(row: NormAct) -> bool:
     """Whether there is a kernel for this row at all, on a machine that can have it."""
-    return row.kernel in library.ROWS
+    return row.kernel in ROWS
 
 
 def serves(row: NormAct, device: torch.device, backend: str = "kernel") -> str | None:
@@ -108,7 +109,7 @@ def evaluate(
     else:
         call = (
             *(x, parameters.get("weight"), parameters.get("bias"), extra, given),
-            *(library.ROWS.index(row.kernel), setting.groups, setting.eps, room),
+            *(ROWS.index(row.kernel), setting.groups, setting.eps, room),
         )
         if not torch.compiler.is_compiling() and not setting.training and _unwatched(x):
             return operators.infer(*call)

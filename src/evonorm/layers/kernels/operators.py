@@ -8,7 +8,7 @@ x, y: (N, C, *), of a dtype the kernels take; what is in neither of the two memo
 bias, extra (v or tau): (C,). stats: (N, 2, C), mean and biased variance of each sample, as the kernels of that device
 keep them (of each channel on the CPU, of its group on a GPU); (0,) where a row needs none.
 batch: (2, C), mean and biased variance of the batch; forward takes them from x if none are given, and returns (0,) if
-they are given or not needed. row: its place in library.ROWS. batch_count: values a channel that the batch moments are
+they are given or not needed. row: its place in ROWS. batch_count: values a channel that the batch moments are
 taken over; 0: constants, into which no gradient flows. Gradients of what was not given are (0,). room: "" for the
 kernels of x's device; "triton" for those of the GPU, which Triton's interpreter runs on CPU tensors.
 """
@@ -23,6 +23,7 @@ from torch import Tensor
 from evonorm.layers import reference
 from evonorm.layers.kernels import triton
 from evonorm.layers.kernels.cpu import library
+from evonorm.layers.kernels.rows import ROWS
 from evonorm.layers.table import Setting, get
 
 _library: Any = torch.library.Library("evonorm", "DEF")  # type: ignore[no-untyped-call]
@@ -37,8 +38,8 @@ _library.define(
 BOTH_PHASES = 3
 
 
-_OF_BATCH = tuple(bool(get(name).running) for name in library.ROWS)
-_OF_SAMPLE = tuple(get(name).reading.of_sample for name in library.ROWS)
+_OF_BATCH = tuple(bool(get(name).running) for name in ROWS)
+_OF_SAMPLE = tuple(get(name).reading.of_sample for name in ROWS)
 
 
 def of_batch(row: int) -> bool:
@@ -237,7 +238,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward_of_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     """By the reference: second derivatives are asked for too seldom for a kernel of their own."""
     dy, x, weight, bias, extra, batch = ctx.saved_tensors
-    row = get(library.ROWS[ctx.row])
+    row = get(ROWS[ctx.row])
     training = ctx.batch_count > 0
     with torch.enable_grad():
         dy, x, weight, bias, extra = (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evonorm.layers.kernels import operators
-from evonorm.layers.kernels.cpu import library
+from evonorm.layers.kernels.rows import ROWS
 from evonorm.layers.statistics import moments_over_replicas
 from evonorm.layers.table import NormAct, Setting
 
@@ -26,7 +26,7 @@ def evaluate(
         parameters.get("weight"),
         parameters.get("bias"),
         extra,
-        library.ROWS.index(row.kernel),
+        ROWS.index(row.kernel),
         setting.groups,
         setting.eps,
         room,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-INTERFACE = 1
-# The order of `RowId` in csrc/job.h.
-ROWS = (
-    *("evonorm-s0", "evonorm-s1", "evonorm-s2", "evonorm-b0", "evonorm-b1", "evonorm-b2"),
-    *("frn-tlu", "bn-relu", "bn-silu", "gn-relu", "gn-silu"),
-)
+from evonorm.layers.kernels.rows import ROWS
+
+INTERFACE = 2
 # Another library in the place of the installed one, for one built with sanitizers.
 PLACE = "EVONORM_KERNELS"
 
@@ -46,7 +44,12 @@ def load() -> tuple[ctypes.CDLL | None, str]:
             return None, f"the kernels are of another version (interface {found}, not {INTERFACE}): install again"
         library.evonorm_forward.argtypes = (*_SHAPE, _INT, *[_POINTER] * 7)
         library.evonorm_backward.argtypes = (*_SHAPE, _INT, _DOUBLE, *[_POINTER] * 13)
-        library.evonorm_instructions.restype = library.evonorm_variant.restype = ctypes.c_char_p
+        for named in (library.evonorm_instructions, library.evonorm_variant, library.evonorm_row):
+            named.restype = ctypes.c_char_p
+        named_rows = map(library.evonorm_row, itertools.count())
+        there = tuple(name.decode() for name in itertools.takewhile(bool, named_rows))
+        if there != ROWS:
+            return None, f"the kernels are of other rows ({', '.join(there)}): install again"
     except (OSError, AttributeError) as error:
         return None, f"the kernels could not be loaded: {error}"
     return library, ""

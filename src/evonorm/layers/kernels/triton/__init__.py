@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evonorm.layers.kernels.cpu.library import ROWS
+from evonorm.layers.kernels.rows import ROWS
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Found out at import: a compiler that traces `serves` cannot follow the search for a package.

@@ -52,9 +52,17 @@ const Variant& variant() {
 extern "C" {
 
 // Counts up with every change of this interface; the Python side checks it.
-EXPORT int evonorm_interface() { return 1; }
+EXPORT int evonorm_interface() { return 2; }
 
 EXPORT const char* evonorm_instructions() { return variant().name; }
+
+// The name of row `index`, null past the last; the Python side holds its own list to it.
+EXPORT const char* evonorm_row(int index) {
+#define EVONORM_NAME(ID, name) name,
+  static const char* const names[] = {EVONORM_ROWS(EVONORM_NAME)};
+#undef EVONORM_NAME
+  return index >= 0 && index < evonorm::ROWS ? names[index] : nullptr;
+}
 
 // The name of variant `index` if this processor runs it, an empty string if not, null past the last.
 EXPORT const char* evonorm_variant(int index) {

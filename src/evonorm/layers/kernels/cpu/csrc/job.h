@@ -5,7 +5,23 @@
 
 namespace evonorm {
 
-enum RowId { S0, S1, S2, B0, B1, B2, FRN_TLU, BN_RELU, BN_SILU, GN_RELU, GN_SILU, ROWS };
+// Every row, in the order of its number: X(ID, name), computed by struct Row<ID> of rows.h. Its one list in C++.
+#define EVONORM_ROWS(X)    \
+  X(S0, "evonorm-s0")      \
+  X(S1, "evonorm-s1")      \
+  X(S2, "evonorm-s2")      \
+  X(B0, "evonorm-b0")      \
+  X(B1, "evonorm-b1")      \
+  X(B2, "evonorm-b2")      \
+  X(FrnTlu, "frn-tlu")     \
+  X(BnRelu, "bn-relu")     \
+  X(BnSilu, "bn-silu")     \
+  X(GnRelu, "gn-relu")     \
+  X(GnSilu, "gn-silu")
+
+#define EVONORM_ID(ID, name) ID,
+enum RowId { EVONORM_ROWS(EVONORM_ID) ROWS };
+#undef EVONORM_ID
 
 enum Status { DONE = 0, OUT_OF_MEMORY = 1, NOT_A_ROW = 2 };
 

@@ -33,17 +33,10 @@ int by_type(bool bf16, const typename Call::Job& job) {
 template <class Call>
 int by_row(int row, bool bf16, const typename Call::Job& job) {
   switch (row) {
-    case S0: return by_type<Call, RowS0>(bf16, job);
-    case S1: return by_type<Call, RowS1>(bf16, job);
-    case S2: return by_type<Call, RowS2>(bf16, job);
-    case B0: return by_type<Call, RowB0>(bf16, job);
-    case B1: return by_type<Call, RowB1>(bf16, job);
-    case B2: return by_type<Call, RowB2>(bf16, job);
-    case FRN_TLU: return by_type<Call, RowFrnTlu>(bf16, job);
-    case BN_RELU: return by_type<Call, RowBnRelu>(bf16, job);
-    case BN_SILU: return by_type<Call, RowBnSilu>(bf16, job);
-    case GN_RELU: return by_type<Call, RowGnRelu>(bf16, job);
-    case GN_SILU: return by_type<Call, RowGnSilu>(bf16, job);
+#define EVONORM_CASE(ID, name) \
+  case ID: return by_type<Call, Row##ID>(bf16, job);
+    EVONORM_ROWS(EVONORM_CASE)
+#undef EVONORM_CASE
     default: return NOT_A_ROW;
   }
 }
