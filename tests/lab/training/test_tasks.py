@@ -26,6 +26,7 @@ from evonorm.lab.training import checkpoint, sinks, tasks
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.progress import Plain
 from evonorm.lab.training.training import train
+from tests.lab.pages.test_report import text_of
 from tests.lab.pictures import pictures
 from tests.lab.training.reconstruction import ERROR, RECONSTRUCTION
 from tests.lab.training.test_training import StopAfter, curves
@@ -111,7 +112,7 @@ def test_the_page_of_its_runs(folder: Path) -> None:
     assert "Best of 2 finished runs on pictures (reconstruction)" in said
     assert f"{255 * losses[best]:.4g} grey levels in validation" in said
     assert "validation, grey levels" in text
-    assert "accuracy" not in text.lower().replace("plotly", "")
+    assert "accuracy" not in text_of(text).lower()
     drawn = {chart.title: chart for chart in runs_page.charts(folder).values()}
     assert list(drawn) == ["Loss", "Error"]
     assert drawn["Error"].figure["layout"]["yaxis"]["title"]["text"].startswith("error, grey levels")
@@ -148,7 +149,8 @@ def test_a_sweep_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.best.value == min(value for value in values if value is not None)
     assert "val_error" in page.render(tmp_path)
     drawn = sweep_page.charts(tmp_path)
-    assert any(chart.figure["layout"]["yaxis"]["title"]["text"] == "val_error" for chart in drawn.values())
+    assert drawn["val_error-against-epoch"].figure["layout"]["yaxis"]["title"]["text"] == "val_error"
+    assert "Best val_error:" in text_of(page.render(tmp_path))
     assert {"last.val_error", "best.val_error"} <= set(export.read(tmp_path).columns)
     other = schema.parse({"method": "grid", "metric": {"name": "val_accuracy"}, "parameters": {"epochs": {"value": 1}}})
     with pytest.raises(UserError, match=r"no 'val_accuracy'.*it reports train_loss, train_error, val_loss, val_error"):
