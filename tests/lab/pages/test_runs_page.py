@@ -87,10 +87,10 @@ def test_it_is_of_several_layers_rates_and_seeds(tmp_path: Path) -> None:
         for seed in (0, 1):
             config = replace(BASE, learning_rate=rate, seeds=Seeds(*[seed] * 4))
             make_run(tmp_path / f"{rate}-{seed}", config, epochs_of(config, 0.6 + rate + 0.02 * seed))
-    (task,) = plain_runs.read(tmp_path).tasks
-    assert task.differing == ("learning_rate",)
-    assert [task.label(record) for record in task.ranked] == ["bn-relu, rate 0.1"] * 2 + ["bn-relu, rate 0.01"] * 2
-    assert [plain_runs.seed(record) for record in task.ranked] == ["1", "0", "1", "0"]
+    (runs,) = plain_runs.read(tmp_path).rankings
+    assert runs.differing == ("learning_rate",)
+    assert [runs.label(record) for record in runs.ranked] == ["bn-relu, rate 0.1"] * 2 + ["bn-relu, rate 0.01"] * 2
+    assert [plain_runs.seed(record) for record in runs.ranked] == ["1", "0", "1", "0"]
     text = text_of(page.render(tmp_path))
     assert "bn-relu, rate 0.1: 71.0 ± 1.4 % (n=2)." in text
     # A setting is a curve's name and colour, its seeds are one entry.
@@ -106,8 +106,8 @@ def test_what_follows_from_another_setting_is_not_named(tmp_path: Path) -> None:
         config = replace(BASE, layer=layer, optimizer=optimizer, norm_eps=None)
         resolved = config.resolved(precision="fp32", grouped="s0" in layer, eps=1e-3 if layer == "bn-relu" else 1e-5)
         make_run(tmp_path / f"{layer}-{optimizer}", resolved, epochs_of(resolved, 0.5))
-    (task,) = plain_runs.read(tmp_path).tasks
-    labels = {task.label(record) for record in task.records}
+    (runs,) = plain_runs.read(tmp_path).rankings
+    labels = {runs.label(record) for record in runs.records}
     assert labels == {"bn-relu, SGD", "evonorm-s0, 32 groups, SGD", "evonorm-s0, 32 groups, Adam"}
 
 

@@ -42,6 +42,7 @@ OTHER = {
     "precision": "bf16",
     "backend": "kernel",
     "channels_last": False,
+    "task": "another",
     "seeds": Seeds(model=1),
 }
 

@@ -13,6 +13,8 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.records import listings, run_files
 from evonorm.lab.records.report import REPORT_RUNS, VARIANTS, ReportRun, Variant
 from evonorm.lab.records.run_files import Record, Unread
+from evonorm.lab.training import tasks
+from evonorm.lab.training.tasks import Metric
 
 COMPARISONS = "comparison-*.json"
 LAYERS = {"bn-relu": "BN-ReLU", "evonorm-b0": "EvoNorm-B0", "evonorm-s0": "EvoNorm-S0", "none": "identity"}
@@ -138,13 +140,18 @@ def summarize(values: Iterable[float]) -> Summary | None:
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def percent(summary: Summary | None, unit: str = "") -> str:
-    """84.1 ± 0.3 (n=3), in percent; 84.1 for one value; empty for none. unit: what follows the number, as " %"."""
+def told(summary: Summary | None, metric: Metric, unit: str | None = None) -> str:
+    """84.1 ± 0.3 % (n=3), as the metric is read; 84.1 % for one value; empty for none. unit: the metric's, or this."""
     if summary is None or math.isnan(summary.mean):
         return ""
-    if summary.spread is None:
-        return f"{100 * summary.mean:.1f}{unit}"
-    return f"{100 * summary.mean:.1f} ± {100 * summary.spread:.1f}{unit} (n={summary.count})"
+    spread = "" if summary.spread is None else f" ± {metric.figure(summary.spread)}"
+    unit = f" {metric.unit}".rstrip() if unit is None else unit
+    return f"{metric.figure(summary.mean)}{spread}{unit}{f' (n={summary.count})' if spread else ''}"
+
+
+def percent(summary: Summary | None, unit: str = "") -> str:
+    """An accuracy as `told` has it. unit: what follows the number, as " %"."""
+    return told(summary, tasks.ACCURACY, unit)
 
 
 def read(runs: Path, name: str | None = None) -> Comparison:
@@ -182,7 +189,8 @@ def read(runs: Path, name: str | None = None) -> Comparison:
 
 
 def _but_seeds(record: Record) -> tuple[Any, ...]:
-    return {key: value for key, value in record.config.items() if key != "seeds"}, record.dataset.get("fingerprint")
+    config = {"task": tasks.DEFAULT} | record.config  # older records have none
+    return {key: value for key, value in config.items() if key != "seeds"}, record.dataset.get("fingerprint")
 
 
 def _cells(entries: list[dict[str, Any]], found: dict[str, Record]) -> dict[tuple[str, Variant], Cell]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evonorm.lab.records.run_files import Record
+from evonorm.lab.training import tasks
 
 # In the order in which they are told. "not run": planned, and no folder is there.
 STATES = ("finished", "diverged", "stopped", "failed", "running", "not run")
@@ -62,11 +63,16 @@ def end(record: Record | None) -> str:
         epoch = f"in epoch {found.get('epoch') or len(record.metrics) + 1} of {planned_epochs(record)}"
         return f"diverged at step {found['step']:,}, {epoch}" if found.get("step") else f"diverged {epoch}"
     far = f"{record.status} after {len(record.metrics)} of {planned_epochs(record)} epochs"
-    reached = reached_accuracy(record)
-    return f"{far}, at {100 * reached:.1f} %" if reached is not None else far
+    value = reached(record)
+    return f"{far}, at {tasks.of(record.config).goal.said(value)}" if value is not None else far
 
 
-def reached_accuracy(record: Record, split: str = "val") -> float | None:
-    """The last epoch's accuracy, whether or not the run came to its end; None where it has none."""
-    value: Any = record.metrics[-1].get(f"{split}_accuracy") if record.metrics else None
+def last(record: Record) -> Mapping[str, Any]:
+    """The last epoch that was finished."""
+    return record.metrics[-1] if record.metrics else record.summary.get("last") or {}
+
+
+def reached(record: Record, split: str = "val") -> float | None:
+    """The goal of the run's task after the last epoch, whether or not the run came to its end; None without one."""
+    value = last(record).get(tasks.of(record.config).goal.key(split))
     return None if value is None else float(value)

@@ -1,4 +1,4 @@
-"""What a folder of plain training runs holds: the runs of each data set, the best first, and how they differ."""
+"""What a folder of plain training runs holds: each task's runs on each data set, the best first; how they differ."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.analysis.comparison import percent, summarize
+from evonorm.lab.analysis.comparison import summarize, told
+from evonorm.lab.analysis.outcomes import reached
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.records.run_files import Record, Unread
+from evonorm.lab.training import tasks
 from evonorm.lab.training.sinks import flat
 
 # Settings that tell runs apart, in this order, and how a name has them; what else differs follows them.
@@ -29,21 +31,22 @@ _NAMED = {
 }
 # Those of them that a table has columns for.
 COLUMNS = ("layer", "groups", "model", "optimizer", "learning_rate", "batch_size", "epochs")
-# Where the data lies and how the machine computes it; seeds tell repetitions apart, not settings.
-_NO_SETTING = ("data", "device")
+# Where the data lies and how the machine computes it; seeds tell repetitions apart, not settings; a list has one task.
+_NO_SETTING = ("data", "device", "task")
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 # Two means differ by this many standard errors in one case of twenty where nothing differs.
 TWO_SIDED = 1.96
 
 
 @dataclass(frozen=True)
-class Task:
-    """The runs on one data set.
+class Ranking:
+    """The runs of one task on one data set.
 
-    ranked: those that finished, by validation accuracy after the last epoch, the best first. apart: the others.
+    ranked: those that finished, by the goal in validation after the last epoch, the best first. apart: the others.
     differing: the settings that are not the same in all, but for those that follow from others, as a layer's epsilon.
     """
 
+    task: tasks.Task
     dataset: Mapping[str, Any]
     ranked: tuple[Record, ...]
     apart: tuple[Record, ...]
@@ -56,8 +59,9 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Of the data."""
-        return str(self.dataset.get("name") or "data without a name")
+        """Of the data, and of the task where it is not the usual one."""
+        data = str(self.dataset.get("name") or "data without a name")
+        return data if self.task.name == tasks.DEFAULT else f"{data} ({self.task.name})"
 
     def label(self, record: Record) -> str:
         """Layer and groups, and other settings as far as they differ here; runs of one label are repetitions."""
@@ -65,30 +69,30 @@ class Task:
         return ", ".join(filter(None, (_said(record, name) for name in shown))) or record.name
 
     def repeated(self) -> dict[str, list[float]]:
-        """Validation accuracies by label, of settings that finished more than once."""
+        """The goal in validation by label, of settings that finished more than once."""
         found: dict[str, list[float]] = defaultdict(list)
         for record in self.ranked:
-            if (value := accuracy(record)) is not None:
+            if (value := reached(record)) is not None:
                 found[self.label(record)].append(value)
         return {label: values for label, values in found.items() if len(values) > 1}
 
     def margin(self, value: float) -> float:
-        """How far two accuracies near this one lie apart by the error of counting alone, at 95 %."""
+        """How far two shares near this one lie apart by the error of counting alone, at 95 %."""
         images = max(1, int(self.dataset.get("test_images") or 1))
         return float(TWO_SIDED * (2 * value * (1 - value) / images) ** 0.5)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """A folder's runs by data set, the largest first."""
+    """A folder's runs by task and data set, the largest first."""
 
-    tasks: tuple[Task, ...]
+    rankings: tuple[Ranking, ...]
     unread: tuple[Unread, ...]
 
     @property
     def records(self) -> list[Record]:
         """All of them."""
-        return [record for task in self.tasks for record in task.records]
+        return [record for ranking in self.rankings for record in ranking.records]
 
 
 def read(folder: Path) -> Runs:
@@ -100,22 +104,12 @@ def read(folder: Path) -> Runs:
         lost = "".join(f"; {one}" for one in found.unread)
         what = "no run that can be read" if found.unread else "no runs; make them with `evonorm reproduce --out"
         raise UserError(f"{folder} holds {what}{lost}" if found.unread else f"{folder} holds {what} {folder}`")
-    by_data: dict[str, list[Record]] = defaultdict(list)
+    alike: dict[str, list[Record]] = defaultdict(list)
     for record in found.records:
-        by_data[json.dumps([record.dataset.get(name) for name in ("fingerprint", "name")])].append(record)
-    tasks = sorted((_task(of_data) for of_data in by_data.values()), key=lambda task: (-len(task.records), task.name))
-    return Runs(tuple(tasks), found.unread)
-
-
-def accuracy(record: Record, split: str = "val") -> float | None:
-    """After the last epoch that was finished; None where there is none, or it was not finite."""
-    value = last(record).get(f"{split}_accuracy")
-    return None if value is None else float(value)
-
-
-def last(record: Record) -> Mapping[str, Any]:
-    """The last epoch that was finished."""
-    return record.metrics[-1] if record.metrics else record.summary.get("last") or {}
+        data = [record.dataset.get(name) for name in ("fingerprint", "name")]
+        alike[json.dumps([*data, tasks.of(record.config).name])].append(record)
+    rankings = sorted(map(_ranking, alike.values()), key=lambda ranking: (-len(ranking.records), ranking.name))
+    return Runs(tuple(rankings), found.unread)
 
 
 def setting(record: Record, name: str) -> str:
@@ -152,66 +146,65 @@ def seed(record: Record) -> str:
     return f"{usual} ({', '.join(rest)})" if rest else str(usual)
 
 
-def answer(task: Task) -> str:
-    """The task in a few sentences, by rule."""
-    best = next((record for record in task.ranked if accuracy(record) is not None), None)
+def answer(runs: Ranking) -> str:
+    """The runs in a few sentences, by rule."""
+    goal = runs.task.goal
+    best = next((record for record in runs.ranked if reached(record) is not None), None)
     if best is None:
-        return f"No run on {task.name} has finished with an accuracy. {apart(task)}".strip()
-    value = accuracy(best) or 0.0
-    count = len(task.ranked)
-    sentences = [f"Best of {count} finished runs on {task.name}" if count > 1 else f"One finished run on {task.name}"]
-    trained = percent(summarize([own] if (own := accuracy(best, "train")) is not None else []), " %")
+        article = "an" if goal.name[0] in "aeiou" else "a"
+        return f"No run on {runs.name} has finished with {article} {goal.name}. {apart(runs)}".strip()
+    value = reached(best) or 0.0
+    count = len(runs.ranked)
+    sentences = [f"Best of {count} finished runs on {runs.name}" if count > 1 else f"One finished run on {runs.name}"]
+    trained = told(summarize([own] if (own := reached(best, "train")) is not None else []), goal)
     epochs = best.config.get("epochs") or len(best.metrics)
-    sentences[0] += f": {task.label(best)}, {100 * value:.1f} % in validation"
+    sentences[0] += f": {runs.label(best)}, {goal.said(value)} in validation"
     sentences[0] += f" ({trained} in training)" if trained else ""
     sentences[0] += f" after {epochs} {'epoch' if epochs == 1 else 'epochs'}, seed {seed(best)}."
-    if count > 1:
-        level = sum(
-            value - own <= task.margin(value) for record in task.ranked if (own := accuracy(record)) is not None
-        )
+    if count > 1 and goal.counted:
+        level = sum(value - own <= runs.margin(value) for record in runs.ranked if (own := reached(record)) is not None)
         text = (
-            f"Two runs are told apart by {100 * task.margin(value):.1f} points by the error of counting alone (95 %), "
+            f"Two runs are told apart by {100 * runs.margin(value):.1f} points by the error of counting alone (95 %), "
         )
         sentences.append(text + "and seeds scatter more: ")
         sentences[-1] += f"{level} of the {count} lie that near the best." if level > 1 else "none lies that near it."
-    sentences += [
-        f"{label}: {percent(summarize(values), ' %')}." for label, values in list(task.repeated().items())[:3]
-    ]
-    return " ".join(filter(None, [*sentences, apart(task), *_further(task, value)]))
+    sentences += [f"{label}: {told(summarize(values), goal)}." for label, values in list(runs.repeated().items())[:3]]
+    return " ".join(filter(None, [*sentences, apart(runs), *_further(runs, value)]))
 
 
-def _further(task: Task, best: float) -> list[str]:
+def _further(runs: Ranking, best: float) -> list[str]:
     """Runs that have not finished and stand higher than the best that has."""
-    reached = {record.name: (accuracy(record) or 0.0) for record in task.apart}
-    higher = sorted((record for record in task.apart if reached[record.name] > best), key=lambda r: -reached[r.name])
+    goal = runs.task.goal
+    values = [(record, value) for record in runs.apart if (value := reached(record)) is not None]
+    better = sorted((one for one in values if goal.above(one[1], best)), key=lambda one: goal.order(one[1]))
     return [
-        f"{task.label(record)} had reached {100 * reached[record.name]:.1f} % by epoch {len(record.metrics)}, "
-        "above the best that finished."
-        for record in higher[:3]
+        f"{runs.label(record)} had reached {goal.said(value)} by epoch {len(record.metrics)}, "
+        f"{'above' if goal.better == 'higher' else 'below'} the best that finished."
+        for record, value in better[:3]
     ]
 
 
-def apart(task: Task) -> str:
+def apart(runs: Ranking) -> str:
     """Which runs are not ranked, in words."""
-    counts = Counter(record.status for record in task.apart)
+    counts = Counter(record.status for record in runs.apart)
     if not counts:
         return ""
     told = [f"{counts[status]} {status}" for status in ("diverged", "stopped", "running", "failed") if counts[status]]
     return f"Set apart, not ranked: {', '.join(told)}."
 
 
-def mixture(task: Task) -> str:
+def mixture(runs: Ranking) -> str:
     """What else than the layer differs between the runs of one list, for whoever would compare layers in it."""
-    named = [name for name in _NAMED if len({setting(record, name) for record in task.records}) > 1]
-    ways = [name for name in dict.fromkeys((*named, *task.differing)) if name not in ("layer", "groups")]
+    named = [name for name in _NAMED if len({setting(record, name) for record in runs.records}) > 1]
+    ways = [name for name in dict.fromkeys((*named, *runs.differing)) if name not in ("layer", "groups")]
     if not ways:
         return ""
-    told = [f"{_words(name)} ({_values(task, name)})" for name in ways]
+    told = [f"{_words(name)} ({_values(runs, name)})" for name in ways]
     return f"These runs differ in more than the layer: {'; '.join(told)}."
 
 
-def _values(task: Task, name: str) -> str:
-    values = list(dict.fromkeys(setting(record, name) for record in task.records))
+def _values(runs: Ranking, name: str) -> str:
+    values = list(dict.fromkeys(setting(record, name) for record in runs.records))
     return ", ".join(values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
 
 
@@ -219,13 +212,15 @@ def _words(name: str) -> str:
     return {"model": "network"}.get(name, name.replace("_", " "))
 
 
-def _task(found: Sequence[Record]) -> Task:
+def _ranking(found: Sequence[Record]) -> Ranking:
+    task = tasks.of(found[0].config)
     ranked = [record for record in found if record.status == "finished"]
-    ranked.sort(key=lambda record: (-(-1.0 if (own := accuracy(record)) is None else own), record.name))
+    ranked.sort(key=lambda record: (task.goal.order(reached(record)), record.name))
     rest = [record for record in found if record.status != "finished"]
     rest.sort(key=lambda record: (record.status, record.name))
     most = max(found, key=lambda record: int(record.dataset.get("test_images") or 0))
-    return Task(most.dataset, tuple(ranked), tuple(rest), tuple(_telling([flat(record.config) for record in found])))
+    differing = tuple(_telling([flat(record.config) for record in found]))
+    return Ranking(task, most.dataset, tuple(ranked), tuple(rest), differing)
 
 
 def _telling(configs: Sequence[Mapping[str, Any]]) -> Iterable[str]:

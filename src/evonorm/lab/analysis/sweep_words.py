@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from evonorm.lab.analysis.swept import Swept, number
 from evonorm.lab.jobs.job import flat
-from evonorm.lab.jobs.training_job import KERAS_NAMES
 from evonorm.lab.records.run_files import Record
 from evonorm.lab.sweep.driver import best_by
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import REPORT_MODEL
 
 # What a metric of our training is measured on; others say it by their name.
@@ -53,7 +53,7 @@ def meaning(swept: Swept) -> str:
     if swept.metric is None or training(swept) is None:
         return ""
     name = swept.metric.name
-    ours = KERAS_NAMES.get(name, name)
+    ours = task(swept).aliases.get(name, name)
     split = ours.split("_")[0]
     if split not in _ON:
         return ""
@@ -68,6 +68,11 @@ def meaning(swept: Swept) -> str:
     if best is None or not isinstance(other, int | float):
         return f"{text}."
     return f"{text}. The best trial, {best.number}, ends with a validation {kind} of {number(float(other))}."
+
+
+def task(swept: Swept) -> tasks.Task:
+    """What the trials' networks are trained for; where that varies, by the default."""
+    return tasks.of({**(training(swept) or {}), **swept.constants})
 
 
 def training(swept: Swept) -> dict[str, object] | None:

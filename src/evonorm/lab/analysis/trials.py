@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.records.run_files import Record, Unread
+from evonorm.lab.training import tasks
 
 CONFIDENCE = 0.95
 PlaceT = TypeVar("PlaceT", bound=Hashable)
@@ -170,7 +171,7 @@ def read(
     if not shared:
         lost = "".join(f"; {one}" for one in there.unread)
         raise UserError(f"nothing in {folder / chosen} has ended for every layer yet; repeat `evonorm reproduce`{lost}")
-    chance = 1 / max(1, len(dataset["classes"]))
+    chance = tasks.CLASSIFICATION.chance(dataset)
     return Trials(
         budget,
         dataset,

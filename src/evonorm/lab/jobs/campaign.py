@@ -24,6 +24,7 @@ from evonorm.lab.stopping import stop_requests
 from evonorm.lab.sweep.driver import MOST_DEATHS, MOST_ERRORS, POLL_SECONDS, STOP_SECONDS
 from evonorm.lab.sweep.journal import LOG
 from evonorm.lab.sweep.view import duration
+from evonorm.lab.training import tasks
 from evonorm.lab.training.progress import describe, live
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class PlannedRun:
     part: float = 0.0
     errors: int = 0
     deaths: int = 0
+
+    @property
+    def task(self) -> tasks.Task:
+        """What it is trained for."""
+        return tasks.get(self.config.task)
 
     @property
     def behind(self) -> bool:
@@ -194,8 +200,9 @@ class Board:
 
     def ended(self, one: PlannedRun, error: str | None) -> None:
         """This run will not run again."""
-        accuracy = one.metrics.get("val_accuracy")
-        figures = f", val accuracy {accuracy:.4f}" if accuracy is not None else ""
+        goal = one.task.goal
+        value = one.metrics.get(goal.key())
+        figures = f", val {goal.name} {value:.4f}" if value is not None else ""
         told = f" ({one.label})" if one.label else ""
         self.say(f"{one.name}{told} {one.status}{figures}{f': {error}' if error else ''}  [{self._line()}]")
 
@@ -239,26 +246,38 @@ def print_table(console: Console, table: Table) -> None:
 
 def results_table(runs: Iterable[PlannedRun], *, width: int | None = None) -> Table:
     """The runs and where each stands; where a width below NARROW is given, without what the page shows too."""
+    runs = list(runs)
     narrow = width is not None and width < NARROW
-    chosen = [column for column in _COLUMNS if not narrow or column in _NARROW_COLUMNS]
+    measured = _measured(runs, narrow=narrow)
+    about = _NARROW_COLUMNS if narrow else _COLUMNS
     table = Table(box=box.SIMPLE if narrow else box.HEAVY_HEAD)
-    for column in chosen:
+    for column in (*about, *measured):
         words = column in ("run", "stands for", "status")
         table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for one in runs:
-        cells = dict(zip(_COLUMNS, _cells(one), strict=True))
-        table.add_row(*(cells[column] for column in chosen))
+        cells = _cells(one)
+        figures = [one.metrics.get(key) for key in measured.values()]
+        table.add_row(*(cells[column] for column in about), *("" if v is None else f"{v:.3f}" for v in figures))
     return table
 
 
-_COLUMNS = ("run", "stands for", "status", "epoch", "images/s", "train acc.", "val acc.", "val loss")
-_NARROW_COLUMNS = ("run", "status", "epoch", "val acc.")
+_COLUMNS = ("run", "stands for", "status", "epoch", "images/s")
+_NARROW_COLUMNS = ("run", "status", "epoch")
 
 
-def _cells(one: PlannedRun) -> list[str | Text]:
+def _measured(runs: Iterable[PlannedRun], *, narrow: bool) -> dict[str, str]:
+    """Of the runs' tasks, columns and what they show: the goal, and in a wide table all that was validated."""
+    found: dict[str, str] = {}
+    for task in {one.task.name: one.task for one in runs}.values() or [tasks.CLASSIFICATION]:
+        shown = [] if narrow else [(task.goal, "train")]
+        shown += [(task.goal, "val")]
+        shown += [] if narrow else [(metric, "val") for metric in task.metrics if metric != task.goal]
+        found |= {f"{split} {metric.short or metric.name}": metric.key(split) for metric, split in shown}
+    return found
+
+
+def _cells(one: PlannedRun) -> dict[str, str | Text]:
     status = f"{one.status} {one.part:.0%}" if one.status in ("running", "stopped") else one.status
-    figures = [one.metrics.get(key) for key in ("train_accuracy", "val_accuracy", "val_loss")]
     speed = one.metrics.get("images_per_second")
-    epoch = str(one.metrics.get("epoch", ""))
-    measured = ["" if figure is None else f"{figure:.3f}" for figure in figures]
-    return [Text(one.name), Text(one.label), status, epoch, "" if speed is None else f"{speed:.0f}", *measured]
+    epoch, pace = str(one.metrics.get("epoch", "")), "" if speed is None else f"{speed:.0f}"
+    return dict(zip(_COLUMNS, (Text(one.name), Text(one.label), status, epoch, pace), strict=True))

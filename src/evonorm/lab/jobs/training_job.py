@@ -15,6 +15,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
 from evonorm.lab.sweep.distributions import quantile
 from evonorm.lab.sweep.schema import Sweep
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
 from evonorm.lab.training.progress import Silent
 from evonorm.lab.training.sinks import Recording, Wanted
@@ -22,13 +23,7 @@ from evonorm.lab.training.sinks import Recording, Wanted
 if TYPE_CHECKING:
     from evonorm.lab.data.sets import ImageDataset
 
-# What an epoch of ours reports, and what Keras called two of them: a W&B file written for Keras runs unchanged.
-KERAS_NAMES = {"accuracy": "train_accuracy", "loss": "train_loss"}
 MOVED_SECONDS = 1.0
-METRICS = (
-    *("train_accuracy", "train_loss", "val_accuracy", "val_loss", "learning_rate", "images_per_second", "seconds"),
-    *KERAS_NAMES,
-)
 
 
 class Training:
@@ -83,7 +78,7 @@ class Training:
         config = config_of({**self._fixed, **job.parameters})
         dataset = self._loaded(config.data)
         folder = run_folder(config, dataset, job.sweep_folder)
-        watch = _Watch(folder, reporter)
+        watch = _Watch(folder, reporter, tasks.get(config.task))
         with Recording(self._sinks_of(job), job.sweep_folder, watch) as recording:
             try:
                 record = train(config, dataset, job.sweep_folder, watch=recording, stop=reporter.stop_requested)
@@ -111,9 +106,9 @@ class Training:
 class _Watch(Silent):
     """Passes on how far the run is, and its epochs, first those of an earlier attempt."""
 
-    def __init__(self, folder: Path, reporter: Reporter) -> None:
+    def __init__(self, folder: Path, reporter: Reporter, task: tasks.Task) -> None:
         self.told = 0
-        self._folder, self._reporter = folder, reporter
+        self._folder, self._reporter, self._aliases = folder, reporter, task.aliases
         self._steps, self._done, self._moved = 1, 0, 0.0
 
     def begin(self, name: str, *, steps: int, done: int) -> None:
@@ -123,7 +118,7 @@ class _Watch(Silent):
         for epoch in run_files.read_metrics(self._folder):
             self.epoch(epoch)
 
-    def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def step(self, *, epoch: int, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
         self._done += 1
         now = time.monotonic()
         if now - self._moved >= MOVED_SECONDS:
@@ -132,7 +127,7 @@ class _Watch(Silent):
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         self.told += 1
-        self._reporter.tell({**metrics, **{ours: metrics[theirs] for ours, theirs in KERAS_NAMES.items()}})
+        self._reporter.tell({**metrics, **{theirs: metrics[ours] for theirs, ours in self._aliases.items()}})
 
     def say(self, text: str) -> None:
         print(text, flush=True)
@@ -171,17 +166,30 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
                 f"{parameter.place}: integer bounds draw integers alone, as W&B does; write {distribution.minimum}.0 "
                 f"for the numbers between, which {parameter.name} takes too"
             )
-    if sweep.metric is not None and sweep.metric.name not in METRICS:
-        close = difflib.get_close_matches(sweep.metric.name, METRICS, n=1)
+    metrics = reported(sweep, fixed)
+    if sweep.metric is not None and sweep.metric.name not in metrics:
+        close = difflib.get_close_matches(sweep.metric.name, metrics, n=1)
         suggestion = f", did you mean {close[0]!r}?" if close else ""
         raise UserError(
-            f"metric.name: training reports no {sweep.metric.name!r}{suggestion}; it reports {', '.join(METRICS)}"
+            f"metric.name: training reports no {sweep.metric.name!r}{suggestion}; it reports {', '.join(metrics)}"
         )
     return notes
 
 
+def reported(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
+    """The names of what every trial reports once an epoch, others' names for them included."""
+    tried = {value for one in sweep.parameters if one.name == "task" for value in one.distribution.values}
+    found = [tasks.get(name) for name in tried or {str(fixed.get("task") or tasks.DEFAULT)}]
+    return [
+        name
+        for name in (*found[0].figures, *found[0].aliases)
+        if all(name in (*task.figures, *task.aliases) for task in found)
+    ]
+
+
 def _check_names(config: TrainConfig) -> None:
-    """Raises UserError for a layer or model that is not there; torch is imported only to look one up."""
+    """Raises UserError for a task, layer or model that is not there; torch is imported only to look one up."""
+    tasks.get(config.task)
     try:
         if config.layer != TrainConfig.layer:
             from evonorm.layers import table

@@ -9,6 +9,7 @@ from typing import Any
 
 from evonorm.lab.analysis import outcomes
 from evonorm.lab.records.run_files import Record
+from evonorm.lab.training.tasks import Metric
 
 # Okabe and Ito's palette, told apart with any colour vision and on light and dark; a colour a layer, everywhere.
 COLOURS = {
@@ -59,41 +60,39 @@ class Chart:
     rows: tuple[tuple[str, ...], ...]
 
 
-def curves(shown: Iterable[Curve], quantity: str, suffix: str = "", *, epochs: int = 0) -> Chart:
-    """Training (thin and pale) and validation of every run against the epoch. quantity: `loss` or `accuracy`.
+def curves(shown: Iterable[Curve], metric: Metric, suffix: str = "", *, epochs: int = 0) -> Chart:
+    """Training (thin and pale) and validation of every run against the epoch.
 
     A run that did not finish is marked where it ends: a diverged one by a cross on the epoch axis and a line across the
     chart, for it has no height there; a stopped, failed or running one by a diamond. suffix: ends the title. epochs:
     that the axis spans; at least as many as these runs planned.
     """
     shown = list(shown)
-    scale = 100.0 if quantity == "accuracy" else 1.0
-    unit = "accuracy, %" if quantity == "accuracy" else "loss"
     by_label: dict[str, list[Curve]] = {}
     for curve in shown:
         by_label.setdefault(curve.label, []).append(curve)
     traces: list[dict[str, Any]] = []
     for same in by_label.values():
         # The legend shows a member that has a line.
-        leader = next((curve for curve in same if _has_line(curve, quantity)), None)
+        leader = next((curve for curve in same if _has_line(curve, metric)), None)
         for curve in same:
             for split in ("train", "val"):
                 name = _legend(same) if curve is leader and split == "val" else ""
-                traces.append(_line(curve, split, quantity, scale, legend=name, thin=len(same) > 1))
+                traces.append(_line(curve, split, metric, legend=name, thin=len(same) > 1))
     marked = [curve for curve in shown if curve.record.status == "diverged"]
     for same in by_label.values():
         lost = [curve for curve in same if curve in marked]
-        if lost and not any(_has_line(curve, quantity) for curve in same):
+        if lost and not any(_has_line(curve, metric) for curve in same):
             traces.append(_legend_of_step(lost[0], _legend(same)))
         traces += [
-            _end_mark(curve, quantity, scale)
+            _end_mark(curve, metric)
             for curve in same
-            if curve.record.status in outcomes.UNENDED and _has_line(curve, quantity)
+            if curve.record.status in outcomes.UNENDED and _has_line(curve, metric)
         ]
     planned = max([epochs, *(outcomes.planned_epochs(curve.record) for curve in shown), 1])
     layout = {
         "xaxis": {"title": {"text": "epoch"}, "dtick": _epoch_tick(planned), "range": [0, planned * 1.02]},
-        "yaxis": {"title": {"text": unit}} | _value_axis(traces, quantity),
+        "yaxis": {"title": {"text": metric.label}} | _value_axis(traces, metric),
         # Above the plot: below, a legend of several lines runs into the axis title.
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
@@ -101,16 +100,16 @@ def curves(shown: Iterable[Curve], quantity: str, suffix: str = "", *, epochs: i
         "shapes": [_step_line(curve) for curve in marked],
         "annotations": [_step_cross(curve) for curve in marked],
     }
-    header = ("run", "epoch", f"training {unit}", f"validation {unit}")
+    header = ("run", "epoch", f"training {metric.label}", f"validation {metric.label}")
     figure = {"data": traces, "layout": layout}
-    rows = tuple(row for curve in shown for row in _rows(curve, quantity, scale))
-    return Chart(f"{quantity.capitalize()}{suffix}", _key(shown), figure, header, rows)
+    rows = tuple(row for curve in shown for row in _rows(curve, metric))
+    return Chart(f"{metric.name.capitalize()}{suffix}", _key(shown), figure, header, rows)
 
 
-def _rows(curve: Curve, quantity: str, scale: float) -> Iterable[tuple[str, ...]]:
+def _rows(curve: Curve, metric: Metric) -> Iterable[tuple[str, ...]]:
     for epoch in curve.record.metrics:
-        figures = [epoch.get(f"{split}_{quantity}") for split in ("train", "val")]
-        yield curve.name, str(epoch["epoch"]), *(_number(figure, scale) for figure in figures)
+        figures = [epoch.get(metric.key(split)) for split in ("train", "val")]
+        yield curve.name, str(epoch["epoch"]), *(_number(figure, metric) for figure in figures)
     at = outcomes.diverged_at(curve.record)
     if at is not None:
         yield curve.name, f"{at:.4g}", "diverged", outcomes.end(curve.record)
@@ -126,8 +125,8 @@ def _legend(same: list[Curve]) -> str:
     return f"{same[0].label}: {outcomes.end(records[0]) if len(records) == 1 else outcomes.counted(records)}"
 
 
-def _has_line(curve: Curve, quantity: str) -> bool:
-    return any(epoch.get(f"val_{quantity}") is not None for epoch in curve.record.metrics)
+def _has_line(curve: Curve, metric: Metric) -> bool:
+    return any(epoch.get(metric.key()) is not None for epoch in curve.record.metrics)
 
 
 def _key(shown: list[Curve]) -> str:
@@ -147,18 +146,18 @@ def _logarithmic(values: list[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) > LOG_RATIO * min(values)
 
 
-def _value_axis(traces: list[dict[str, Any]], quantity: str) -> dict[str, Any]:
+def _value_axis(traces: list[dict[str, Any]], metric: Metric) -> dict[str, Any]:
     values = _measured(traces)
     if not values:
         return {"tickvals": [], "ticktext": []}  # nothing was measured
-    if quantity == "loss" and _logarithmic(values):
-        return {"title": {"text": "loss (logarithmic)"}, "type": "log"}
+    if metric.better == "lower" and _logarithmic(values):
+        return {"title": {"text": f"{metric.label} (logarithmic)"}, "type": "log"}
     return {"rangemode": "tozero"}
 
 
-def _line(curve: Curve, split: str, quantity: str, scale: float, *, legend: str, thin: bool) -> dict[str, Any]:
+def _line(curve: Curve, split: str, metric: Metric, *, legend: str, thin: bool) -> dict[str, Any]:
     metrics = curve.record.metrics
-    values = [epoch.get(f"{split}_{quantity}") for epoch in metrics]
+    values = [epoch.get(metric.key(split)) for epoch in metrics]
     colour, validation = _colour(curve), split == "val"
     width = (2.0 if validation else 1.2) * (0.6 if thin else 1)
     return {
@@ -169,7 +168,7 @@ def _line(curve: Curve, split: str, quantity: str, scale: float, *, legend: str,
         "showlegend": bool(legend),
         "opacity": 1.0 if validation else 0.5,
         "x": [epoch["epoch"] for epoch in metrics],
-        "y": [None if value is None else scale * value for value in values],
+        "y": [None if value is None else metric.scale * value for value in values],
         "line": {"color": colour, "dash": GROUP_DASHES.get(_groups(curve), "solid"), "width": width},
         "marker": {
             "color": colour,
@@ -211,9 +210,9 @@ def _step_cross(curve: Curve) -> dict[str, Any]:
     }
 
 
-def _end_mark(curve: Curve, quantity: str, scale: float) -> dict[str, Any]:
-    last = [epoch for epoch in curve.record.metrics if epoch.get(f"val_{quantity}") is not None][-1]
-    return _mark(curve, [last["epoch"]], [scale * last[f"val_{quantity}"]], "") | {
+def _end_mark(curve: Curve, metric: Metric) -> dict[str, Any]:
+    last = [epoch for epoch in curve.record.metrics if epoch.get(metric.key()) is not None][-1]
+    return _mark(curve, [last["epoch"]], [metric.scale * last[metric.key()]], "") | {
         "mode": "markers",
         "marker": {
             "color": _colour(curve),
@@ -259,5 +258,5 @@ def _epoch_tick(planned: int) -> int:
     return next(tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, planned) if planned / tick <= 7)
 
 
-def _number(value: float | None, scale: float) -> str:
-    return "not finite" if value is None else f"{scale * value:.4g}"
+def _number(value: float | None, metric: Metric) -> str:
+    return "not finite" if value is None else f"{metric.scale * value:.4g}"

@@ -15,6 +15,7 @@ from evonorm.lab.pages.grid import Grid
 from evonorm.lab.records import export, listings
 from evonorm.lab.records.report import VARIANTS, Variant
 from evonorm.lab.records.run_files import Record
+from evonorm.lab.training.tasks import CLASSIFICATION
 
 LISTINGS = COMPARISONS
 
@@ -126,4 +127,4 @@ def _others(comparison: Comparison) -> list[Curve]:
 
 def _charts(shown: Iterable[Curve], suffix: str = "", *, epochs: int) -> tuple[Chart, ...]:
     shown = list(shown)
-    return tuple(curves(shown, quantity, suffix, epochs=epochs) for quantity in ("loss", "accuracy")) if shown else ()
+    return tuple(curves(shown, metric, suffix, epochs=epochs) for metric in CLASSIFICATION.metrics) if shown else ()

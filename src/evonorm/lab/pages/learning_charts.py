@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evonorm.lab.analysis import sweep_words
 from evonorm.lab.analysis.swept import Swept, number
-from evonorm.lab.jobs.training_job import KERAS_NAMES
 from evonorm.lab.pages.charts import Chart
 from evonorm.lab.pages.sweep_charts import FIFTHS, MANY, MOST_TICKS, NO_VALUE_COLOUR, fifths, short
 from evonorm.lab.records.run_files import Record
@@ -27,7 +27,7 @@ def learning(swept: Swept, made: Sequence[Record]) -> list[Chart]:
             for place, trial in enumerate(swept.trials)
         }
         charts.append(_chart(swept, lines, swept.metric.name, "epoch" if made else "report"))
-        ours = KERAS_NAMES.get(swept.metric.name, swept.metric.name)
+        ours = sweep_words.task(swept).aliases.get(swept.metric.name, swept.metric.name)
         if made and ours.startswith("train_"):
             other = f"val_{ours.removeprefix('train_')}"
             charts.append(_chart(swept, _of_runs(swept, made, other), other, "epoch"))

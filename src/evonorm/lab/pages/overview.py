@@ -98,7 +98,7 @@ def _unended(lines: Sequence[Line], places: dict[str, int]) -> dict[str, Any]:
         for line in lines
         for seed, record in line.cell.runs.items()
         if record is not None and outcomes.state(record) in outcomes.UNENDED
-        for reached in [outcomes.reached_accuracy(record)]
+        for reached in [outcomes.reached(record)]
         if reached is not None
     ]
     marker = {"color": NEUTRAL, "size": 12, "symbol": "diamond-open", "line": {"width": 2, "color": NEUTRAL}}
@@ -159,7 +159,7 @@ def _row(line: Line) -> tuple[str, ...]:
 
 
 def _shown(lines: Sequence[Line]) -> list[float]:
-    reached = [outcomes.reached_accuracy(record) for line in lines for record in line.cell.records]
+    reached = [outcomes.reached(record) for line in lines for record in line.cell.records]
     return [100 * value for value in reached if value is not None] + [v for line in lines for v in line.recorded]
 
 

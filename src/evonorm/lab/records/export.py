@@ -1,15 +1,16 @@
 """Runs and sweeps as one table, for pandas, DuckDB or a spreadsheet: a row a run or trial, or a row an epoch.
 
-Columns have fixed names, order and types, whatever the folder holds; what a run lacks is null (empty in CSV).
+Columns have fixed names, order and types, those of the metrics by the tasks of the runs; what a run lacks is null
+(empty in CSV).
 
 runs:    run, experiments, status, epochs_done, seconds, parameters, diagnosis, error, data.*, config.*, best.*, last.*
 sweeps:  trial, run, status, metric, value, reports, seconds, error, param.* (as drawn), data.*, config.*, best.*,
          last.*; without data.*, config.* and best.* where the sweep runs a program, whose last.* are its own metrics
 epochs:  run, epoch and the metrics of an epoch; of a sweep: trial, report (from 1) and every metric reported
 
-best.*: the epoch of the best validation accuracy. value: the best value of the sweep's metric. config.* are the fields
-of TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in experiments of `reproduce`, as in
-"b0 intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
+best.*: the epoch that is best by the goal of the run's task, as validation accuracy. value: the best value of the
+sweep's metric. config.* are the fields of TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in
+experiments of `reproduce`, as in "b0 intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from evonorm.lab.records import listings, run_files
 from evonorm.lab.records.record_shape import kind_of
 from evonorm.lab.sweep.driver import read_sweep
 from evonorm.lab.sweep.journal import SWEEP, Trial, trial_folder
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
-from evonorm.lab.training.sinks import SCALARS, flat
+from evonorm.lab.training.sinks import flat
 
 Row = dict[str, Any]
-_EPOCH: dict[str, type] = {"epoch": int, **dict.fromkeys(SCALARS, float)}
 _DATA: dict[str, type] = {"name": str, "fingerprint": str, "train_images": int, "test_images": int}
 _RUN: dict[str, type] = {
     **{"run": str, "experiments": str, "status": str, "epochs_done": int, "seconds": float, "parameters": int},
@@ -106,14 +107,15 @@ def read(folder: Path, *, metrics: bool = False) -> Table:
         raise UserError(f"there is no run and no sweep in {folder}; give --out of train, reproduce or sweep{lost}")
     if metrics:
         rows = [{"run": run.name, **epoch} for run in found.records for epoch in run.metrics]
-        return _typed({"run": str, **_EPOCH}, rows, found.unread)
+        return _typed({"run": str, **_epoch(run.config for run in found.records)}, rows, found.unread)
     return replace(of_runs(found.records, listings.stands_for(folder)), unread=found.unread)
 
 
 def of_runs(runs: Iterable[run_files.Record], stands_for: Mapping[str, Iterable[str]]) -> Table:
     """A row a run. stands_for: see listings.stands_for."""
+    runs = list(runs)
     rows = [{**_run_row(run), "experiments": "; ".join(stands_for.get(run.name, ())) or None} for run in runs]
-    return _typed({**_RUN, **_run_columns()}, rows)
+    return _typed({**_RUN, **_run_columns(run.config for run in runs)}, rows)
 
 
 def _trials(folder: Path, content: Mapping[str, Any], trials: Iterable[Trial]) -> Table:
@@ -123,6 +125,7 @@ def _trials(folder: Path, content: Mapping[str, Any], trials: Iterable[Trial]) -
     runs = {run.name: run for run in found.records}
     metric = (content["sweep"]["metric"] or {}).get("name")
     trains = "training" in content["runs"]
+    of_runs = _run_columns([run.config for run in runs.values()] or [content["runs"].get("training") or {}])
     rows: list[Row] = []
     for trial in trials:
         row: Row = {name: getattr(trial, name) for name in ("run", "status", "value", "seconds", "error")}
@@ -132,10 +135,10 @@ def _trials(folder: Path, content: Mapping[str, Any], trials: Iterable[Trial]) -
             row |= {f"last.{name}": value for name, value in flat(trial.metrics).items()}
         elif trial.run in runs:
             run = _run_row(runs[trial.run])
-            row |= {name: run[name] for name in _run_columns() if name in run}
+            row |= {name: run[name] for name in of_runs if name in run}
         rows.append(row)
     drawn = _inferred(rows, "param.")
-    rest = _run_columns() if trains else _inferred(rows, "last.", numbers=float)
+    rest = of_runs if trains else _inferred(rows, "last.", numbers=float)
     return _typed({**_TRIAL, **drawn, **rest}, rows, found.unread)
 
 
@@ -175,13 +178,19 @@ def _run_row(run: run_files.Record) -> Row:
     return row | {f"config.{name}": value for name, value in flat(run.config).items()}
 
 
-def _run_columns() -> dict[str, type]:
+def _epoch(configs: Iterable[Mapping[str, Any]]) -> dict[str, type]:
+    return {"epoch": int, **dict.fromkeys(tasks.figures(configs), float)}
+
+
+def _run_columns(configs: Iterable[Mapping[str, Any]]) -> dict[str, type]:
+    """configs: of the runs, for their tasks."""
+    of_epoch = _epoch(configs)
     columns = {f"data.{name}": kind for name, kind in _DATA.items()}
     for owner, above in ((TrainConfig, "config."), (Seeds, "config.seeds.")):
         hints = typing.get_type_hints(owner)
         columns |= {above + f.name: kind_of(hints[f.name]) for f in dataclasses.fields(owner) if f.name != "seeds"}
     for place in ("best", "last"):
-        columns |= {f"{place}.{name}": kind for name, kind in _EPOCH.items()}
+        columns |= {f"{place}.{name}": kind for name, kind in of_epoch.items()}
     return columns
 
 

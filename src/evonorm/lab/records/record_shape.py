@@ -8,12 +8,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
 
 STATUSES = ("running", "finished", "diverged", "stopped", "failed")
-
-# Of an epoch, numbers all; null where one was not finite.
-FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "seconds")
 
 Check = Callable[[Any], str | None]
 
@@ -81,7 +79,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-EPOCH: dict[str, Check] = {"epoch": _COUNT, **dict.fromkeys(FIGURES, _NUMBER)}
+def wrong_epoch(epoch: Mapping[str, Any]) -> str | None:
+    """As `wrong` has it, of an epoch of any task: its metrics are numbers, null where one was not finite."""
+    splits = tuple(f"{split}_" for split in tasks.SPLITS)
+    figures = [name for name in epoch if name in tasks.PACE or name.startswith(splits)]
+    return wrong(epoch, {"epoch": _COUNT, **dict.fromkeys(figures, _NUMBER)})
+
+
+def _epoch(value: Any) -> str | None:
+    return wrong_epoch(value) if isinstance(value, Mapping) else "an object"
+
+
 CONFIG: dict[str, Check] = {
     "config": _object(**_of_fields(TrainConfig, leave_out="seeds"), seeds=_object(**_of_fields(Seeds))),
     "dataset": _object(
@@ -91,7 +99,7 @@ CONFIG: dict[str, Check] = {
 SUMMARY: dict[str, Check] = {
     "status": _STATUS,
     **dict.fromkeys(("epochs_done", "parameters"), _COUNT),
-    **dict.fromkeys(("best", "last"), _object(**EPOCH)),
+    **dict.fromkeys(("best", "last"), _epoch),
     "diagnosis": _object(
         epoch=_COUNT, step=_COUNT, kind=_TEXT, cause=_TEXT, magnitudes=_list_of(_object(module=_TEXT, largest=_NUMBER))
     ),

@@ -28,8 +28,8 @@ METRICS = "metrics.jsonl"
 class Record:
     """One run as its folder tells it.
 
-    metrics: a dict an epoch with epoch (from 1), train_loss, train_accuracy, val_loss, val_accuracy (fractions;
-    None where the number was not finite), learning_rate, images_per_second, seconds.
+    metrics: a dict an epoch with epoch (from 1), the metrics of the run's task as train_NAME and val_NAME (shares as
+    fractions; None where the number was not finite), learning_rate, images_per_second, seconds.
     summary: status (one of record_shape.STATUSES), epochs_done, best, last, diagnosis, error.
     """
 
@@ -115,7 +115,7 @@ def _epochs(folder: Path) -> list[dict[str, Any]]:
     """The epochs of a run, each with its number."""
     epochs = []
     for place, epoch in enumerate(read_metrics(folder)):
-        wrong = record_shape.wrong(epoch, record_shape.EPOCH) if epoch.get("epoch") is not None else "it has no epoch"
+        wrong = record_shape.wrong_epoch(epoch) if epoch.get("epoch") is not None else "it has no epoch"
         if wrong is not None:
             raise _broken(f"{folder / METRICS}, line {place + 1}: {wrong}")
         epochs.append(epoch)

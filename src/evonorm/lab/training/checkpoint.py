@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,26 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 
 NAME = "checkpoint.pt"
+# What sums were called before there were tasks but classification.
+_OLDER = {"loss_sum": "loss", "correct": "accuracy"}
 
 
 @dataclass
 class Position:
-    """Where a run stands: epochs behind it, steps into the current one, and that one's sums so far."""
+    """Where a run stands: epochs behind it, steps into the current one, and that one's sums so far, by name."""
 
     epoch: int = 0
     step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
     seen: int = 0
     train_seconds: float = 0.0
+
+    def add(self, sums: Mapping[str, float], seen: int) -> None:
+        """A step is done: its sums, over so many images."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.seen += seen
+        self.step += 1
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, seconds: float) -> None:
@@ -52,7 +61,7 @@ def load(
         state = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        position, seconds = Position(**state["position"]), float(state["seconds"])
+        position, seconds = _position(state["position"]), float(state["seconds"])
     except Exception as error:
         raise UserError(f"cannot resume from {path}: {error}; delete it to train from the start") from error
     epochs = list(run_files.read_metrics(folder))[: position.epoch]
@@ -63,3 +72,10 @@ def load(
         )
     run_files.rewrite_metrics(folder, epochs)
     return position, seconds, epochs
+
+
+def _position(kept: Mapping[str, Any]) -> Position:
+    """As the checkpoint has it. Before an epoch's first step there are no sums."""
+    own = {name: value for name, value in kept.items() if name not in _OLDER}
+    older = {name: kept[former] for former, name in _OLDER.items() if former in kept and kept["seen"]}
+    return Position(**{"sums": older, **own})

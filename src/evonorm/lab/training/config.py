@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from evonorm.lab.errors import UserError
+from evonorm.lab.training import tasks
 
 # Where the data lies and how the machine computes it does not change what is computed.
 _NOT_IDENTITY = ("data", "device")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
 _YOUNGER = {
-    **{"model": REPORT_MODEL, "plain_norms": "keep", "formula": None},
+    **{"task": tasks.DEFAULT, "model": REPORT_MODEL, "plain_norms": "keep", "formula": None},
     **{"schedule": "decay", "step_epochs": None, "step_factor": 0.1, "warmup_epochs": 0.0, "weight_decay": 0.0},
 }
 LARGEST_SEED = 2**63 - 1
@@ -95,6 +96,7 @@ class TrainConfig:
             own BatchNorm and GroupNorm, which is what the others are compared with.
         channels_last: keep activations in channels-last memory order.
         device: cpu, cuda, or auto: cuda where there is one.
+        task: what the network is trained for: classification, or one that was added (lab.training.tasks).
         seeds: where randomness enters.
     """
 
@@ -130,6 +132,7 @@ class TrainConfig:
     backend: Literal["auto", "kernel", "reference"] = "auto"
     channels_last: bool = True
     device: str = "auto"
+    task: str = tasks.DEFAULT
     seeds: Seeds = field(default_factory=Seeds)
 
     def __post_init__(self) -> None:
@@ -221,6 +224,7 @@ def run_name(config: TrainConfig, data_fingerprint: str) -> str:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     model = "" if config.model == REPORT_MODEL else config.model.replace(":", "-")
     parts = [
+        "" if config.task == tasks.DEFAULT else config.task,
         model,
         config.layer,
         f"g{config.groups}" if config.groups else "",

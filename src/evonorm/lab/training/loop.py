@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
@@ -18,7 +17,7 @@ from evonorm.lab import machine
 from evonorm.lab.data.sets import ImageDataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
-from evonorm.lab.training import checkpoint, inputs, optimizers
+from evonorm.lab.training import checkpoint, inputs, optimizers, tasks
 from evonorm.lab.training.augmentation import augment
 from evonorm.lab.training.checkpoint import Position
 from evonorm.lab.training.config import TrainConfig
@@ -58,11 +57,14 @@ class Run:
     ) -> None:
         self.config, self.folder, self.device, self.watch = config, folder, device, watch
         self.group = group or Replicas()
+        self.task = tasks.get(config.task)
+        self.work = self.task.work()
         self.train_set, self.test_set = inputs.on_device(config, dataset, device)
         self.scaling = inputs.standardization(self.train_set.pixels) if config.standardize else None
-        self.model = _network(config, len(dataset.classes)).to(
-            device=device, memory_format=inputs.memory_format(config)
-        )  # type: ignore[call-overload]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive(config.seeds.model, "weights"))
+            network = self.work.network(config, dataset)
+        self.model = network.to(device=device, memory_format=inputs.memory_format(config))  # type: ignore[call-overload]
         filled = -(-len(self.train_set) // config.batch_size)
         self.steps = min(filled, config.steps_per_epoch or filled)
         self.optimizer = optimizers.make(config, self.model, steps_per_epoch=self.steps)
@@ -104,13 +106,12 @@ class Run:
         """Writes summary.json."""
         if not self.group.first:
             return
-        scored = [epoch for epoch in self.epochs if epoch["val_accuracy"] is not None]
         run_files.write_json(
             self.folder / "summary.json",
             {
                 "status": status,
                 "epochs_done": self.position.epoch,
-                "best": max(scored, key=lambda epoch: float(epoch["val_accuracy"]), default=None),
+                "best": self.task.goal.best(self.epochs),
                 "last": self.epochs[-1] if self.epochs else None,
                 "diagnosis": diagnosis,
                 "error": error,
@@ -140,9 +141,9 @@ class Run:
         images, labels = self._batch(chosen, step)
         self.model.train()
         with _stage("forward"):
-            logits = self._dropped_out(self.spread, images, step)
-            loss = self.group.loss(logits, labels)
-        loss_value, correct = self.group.mean(loss, (logits.argmax(1) == labels).sum())
+            output = self._dropped_out(self.spread, images, step)
+            loss = self.group.loss(lambda reduction: self.work.loss(output, images, labels, reduction))
+        loss_value, sums = self.group.mean(loss, self.work.sums(output, images, labels))
         finite = math.isfinite(loss_value)
         if finite:
             with _stage("backward"):
@@ -154,7 +155,7 @@ class Run:
                 images, labels = self._batch(chosen, step)
                 found = diagnose(
                     self.model,
-                    lambda model: F.cross_entropy(self._dropped_out(model, images, step), labels),
+                    lambda model: self.work.loss(self._dropped_out(model, images, step), images, labels, "mean"),
                     loss=loss_value,
                 )
             raise Diverged({"epoch": position.epoch + 1, "step": step + 1, "loss": loss_value, **asdict(found)})
@@ -162,16 +163,12 @@ class Run:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
-        position.loss_sum += loss_value * len(chosen)
-        position.correct += correct
-        position.seen += len(chosen)
-        position.step += 1
+        position.add({"loss": loss_value * len(chosen), **sums}, len(chosen))
         position.train_seconds += time.perf_counter() - started
         self.watch.step(
             epoch=position.epoch + 1,
             step=position.step,
-            loss=position.loss_sum / position.seen,
-            accuracy=position.correct / position.seen,
+            metrics=self._measured(position.sums, position.seen),
             images_per_second=position.seen / position.train_seconds,
         )
 
@@ -179,13 +176,10 @@ class Run:
         started = time.perf_counter()
         position = self.position
         rate = self.optimizer.learning_rate()
-        val_loss, val_accuracy = self._validate()
+        found = {"train": self._measured(position.sums, position.seen), "val": self._validate()}
         metrics = {
             "epoch": position.epoch + 1,
-            "train_loss": position.loss_sum / position.seen,
-            "train_accuracy": position.correct / position.seen,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
+            **{f"{split}_{name}": value for split, metrics in found.items() for name, value in metrics.items()},
             "learning_rate": rate,
             "images_per_second": position.seen / position.train_seconds,
             "seconds": position.train_seconds + time.perf_counter() - started,
@@ -198,19 +192,29 @@ class Run:
         self._save()
 
     @torch.inference_mode()
-    def _validate(self) -> tuple[float, float]:
-        """Mean loss and accuracy over the validation images."""
+    def _validate(self) -> dict[str, float]:
+        """The metrics over the validation images."""
         self.model.eval()
-        loss_sum, correct = 0.0, 0
+        # A process whose part is empty has to add as many zeros as the others have sums.
+        sums: dict[str, float] = dict.fromkeys(self.position.sums, 0)
         stride = VALIDATION_BATCH * self.group.size
         for first in range(VALIDATION_BATCH * self.group.rank, len(self.test_set), stride):
             part = slice(first, first + VALIDATION_BATCH)
             labels = self.test_set.labels[part]
-            logits = self._logits(self.model, self._scaled(self._input(self.test_set.pixels[part])))
-            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
-            correct += int((logits.argmax(1) == labels).sum())
-        loss_sum, correct_sum = self.group.sum(loss_sum, correct)
-        return loss_sum / len(self.test_set), correct_sum / len(self.test_set)
+            images = self._scaled(self._input(self.test_set.pixels[part]))
+            output = self._output(self.model, images)
+            own = {"loss": self.work.loss(output, images, labels, "sum"), **self.work.sums(output, images, labels)}
+            for name, value in own.items():
+                sums[name] += value.item()
+        return self._measured(dict(zip(sums, self.group.sum(*sums.values()), strict=True)), len(self.test_set))
+
+    def _measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
+        """The task's metrics in the order of its row."""
+        found = self.work.measure(sums, images)
+        names = [metric.name for metric in self.task.metrics]
+        if set(found) != set(names):
+            raise UserError(f"task {self.task.name} must measure {', '.join(names)}: got {', '.join(found)}")
+        return {name: found[name] for name in names}
 
     def _batch(self, chosen: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """This process's images and labels of the batch, as the network takes them."""
@@ -225,10 +229,10 @@ class Run:
         with _stage("data"):
             return self._scaled(images), labels
 
-    def _dropped_out(self, model: nn.Module, images: Tensor, step: int) -> Tensor:
-        """Logits, with this step's draw of dropout."""
+    def _dropped_out(self, model: nn.Module, images: Tensor, step: int) -> Any:
+        """The network's output, with this step's draw of dropout."""
         _seed_dropout(derive(self.config.seeds.model, "dropout", step), self.device)
-        return self._logits(model, images)
+        return self._output(model, images)
 
     def _input(self, pixels: Tensor) -> Tensor:
         return pixels.to(memory_format=inputs.memory_format(self.config)).float() / 255
@@ -236,11 +240,10 @@ class Run:
     def _scaled(self, images: Tensor) -> Tensor:
         return images if self.scaling is None else self.scaling(images)
 
-    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+    def _output(self, model: nn.Module, images: Tensor) -> Any:
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            logits: Tensor = model(images)
-        return logits.float()
+            return self.work.output(model, images)
 
     def _save(self) -> None:
         if not self.group.first:
@@ -280,24 +283,6 @@ class Run:
         run_files.write_json(self.folder / "config.json", {"config": config, "dataset": about})
         run_files.write_json(path, environment | {"sessions": sessions})
         self.summarize("running")
-
-
-def _network(config: TrainConfig, classes: int) -> nn.Module:
-    try:
-        return zoo.build(
-            config.model,
-            classes,
-            config.layer,
-            groups=config.groups or 1,
-            eps=config.norm_eps,
-            momentum=config.norm_momentum,
-            backend=config.backend,
-            plain_norms=config.plain_norms,
-            dropout=config.dropout,
-            generator=generator(config.seeds.model, "weights"),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:

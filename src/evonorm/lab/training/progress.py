@@ -11,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from evonorm.lab.training import tasks
+
 PLAIN_SECONDS = 30.0
 
 
@@ -20,8 +22,8 @@ class Watch(Protocol):
     def begin(self, name: str, *, steps: int, done: int) -> None:
         """A run starts or resumes: `done` of `steps` steps are behind it."""
 
-    def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """One step is done; the figures are the epoch's so far."""
+    def step(self, *, epoch: int, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
+        """One step is done; metrics: those of the epoch so far, by name."""
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         """An epoch and its validation are done."""
@@ -36,7 +38,7 @@ class Silent:
     def begin(self, name: str, *, steps: int, done: int) -> None:
         """See Watch."""
 
-    def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def step(self, *, epoch: int, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
         """See Watch."""
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
@@ -61,7 +63,7 @@ class Plain:
         self._started = self._last = time.monotonic()
         self.say(f"{name}: {done} of {steps} steps done" if done else f"{name}: {steps} steps")
 
-    def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def step(self, *, epoch: int, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
         """See Watch."""
         self._done += 1
         now = time.monotonic()
@@ -69,7 +71,7 @@ class Plain:
             self._last = now
             left = (now - self._started) / (self._done - self._done_before) * (self._steps - self._done)
             self.say(
-                f"  epoch {epoch}, step {self._done}/{self._steps}: loss {loss:.4f}, accuracy {accuracy:.3f}, "
+                f"  epoch {epoch}, step {self._done}/{self._steps}: {_figures(metrics, ', ')}, "
                 f"{images_per_second:.0f} images/s, {left / 60:.1f} min left"
             )
 
@@ -83,7 +85,7 @@ class Plain:
 
 
 class Bar:
-    """A progress bar with epoch, loss, accuracy, images/s and time left."""
+    """A progress bar with epoch, metrics, images/s and time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -102,9 +104,9 @@ class Bar:
         self._name = name
         self.progress.reset(self._task, description=name, total=steps, completed=done, figures="")
 
-    def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def step(self, *, epoch: int, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
         """See Watch."""
-        figures = f"epoch {epoch}  loss {loss:.4f}  accuracy {accuracy:.3f}  {images_per_second:.0f} images/s"
+        figures = f"epoch {epoch}  {_figures(metrics, '  ')}  {images_per_second:.0f} images/s"
         self.progress.update(self._task, advance=1, figures=figures)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
@@ -118,11 +120,14 @@ class Bar:
 
 def describe(metrics: Mapping[str, Any]) -> str:
     """One epoch in a line."""
+    splits = ", ".join(f"{split} {_figures(own, ' ')}" for split, own in tasks.measured(metrics).items())
     return (
-        f"epoch {metrics['epoch']}: train loss {metrics['train_loss']:.4f} accuracy {metrics['train_accuracy']:.4f}, "
-        f"val loss {metrics['val_loss']:.4f} accuracy {metrics['val_accuracy']:.4f}, "
-        f"{metrics['images_per_second']:.0f} images/s, {metrics['seconds']:.1f} s"
+        f"epoch {metrics['epoch']}: {splits}, {metrics['images_per_second']:.0f} images/s, {metrics['seconds']:.1f} s"
     )
+
+
+def _figures(metrics: Mapping[str, float | None], between: str) -> str:
+    return between.join(f"{name} {'–' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -88,16 +88,16 @@ class Replicas:
             # Buffers are alike without being sent: statistics are taken over the whole batch.
             return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the batch; of several processes, what averages to it over them all."""
+    def loss(self, reduced: Callable[[Literal["mean", "sum"]], Tensor]) -> Tensor:
+        """Mean loss of the batch; of several processes, what averages to it over them all. reduced: this one's."""
         if self.size == 1 or self._apart:
-            return F.cross_entropy(logits, labels)
-        return F.cross_entropy(logits, labels, reduction="sum") * (self.size / self._whole)
+            return reduced("mean")
+        return reduced("sum") * (self.size / self._whole)
 
-    def mean(self, loss: Tensor, correct: Tensor) -> tuple[float, int]:
-        """The whole batch's loss, not finite if any part's is not, and how many predictions are right."""
-        loss_sum, count = self.sum(loss, correct)
-        return loss_sum / self.size, int(count)
+    def mean(self, loss: Tensor, sums: Mapping[str, Tensor]) -> tuple[float, dict[str, float]]:
+        """The whole batch's loss, not finite if any part's is not, and its sums."""
+        loss_sum, *whole = self.sum(loss, *sums.values())
+        return loss_sum / self.size, dict(zip(sums, whole, strict=True))
 
     def sum(self, *values: Tensor | float) -> list[float]:
         """Each of these numbers, added up over all processes."""

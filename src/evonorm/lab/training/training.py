@@ -16,7 +16,7 @@ from evonorm.lab.data.sets import ImageDataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
-from evonorm.lab.training import replicas
+from evonorm.lab.training import replicas, tasks
 from evonorm.lab.training.config import TrainConfig, run_name
 from evonorm.lab.training.loop import Diverged, Run
 from evonorm.lab.training.progress import Silent, Watch
@@ -32,6 +32,7 @@ def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfi
         config = replace(config, model=zoo.known(config.model), formula=row.specification if row.added else None)
     except ValueError as error:
         raise UserError(str(error)) from None
+    tasks.get(config.task)
     device = machine.choose_device(config.device)
     precision, why = machine.fast_precision(device)
     if watch is not None and config.precision == "auto":

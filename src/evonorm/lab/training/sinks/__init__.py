@@ -13,11 +13,9 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from evonorm.lab.records import run_files
-from evonorm.lab.records.record_shape import FIGURES
 from evonorm.lab.records.run_files import Record
+from evonorm.lab.training import tasks
 from evonorm.lab.training.progress import Watch
-
-SCALARS = FIGURES
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,9 @@ class Recording:
         self._close()
         self._begin(self._out / name, anyway=True)
 
-    def step(self, *, epoch: int, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def step(self, *, epoch: int, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
         """See Watch."""
-        self._watch.step(epoch=epoch, step=step, loss=loss, accuracy=accuracy, images_per_second=images_per_second)
+        self._watch.step(epoch=epoch, step=step, metrics=metrics, images_per_second=images_per_second)
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         """See Watch."""
@@ -175,8 +173,8 @@ def _reason(error: Exception) -> str:
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The curves' points of an epoch: those of SCALARS that are numbers (a record has None for what was not finite)."""
-    return {name: metrics[name] for name in SCALARS if metrics.get(name) is not None}
+    """The curves' points of an epoch: what is a number (a record has None for what was not finite)."""
+    return {name: value for name, value in metrics.items() if name != "epoch" and value is not None}
 
 
 def hyperparameters(record: Record) -> dict[str, Any]:
@@ -186,13 +184,13 @@ def hyperparameters(record: Record) -> dict[str, Any]:
 
 
 def results(record: Record) -> dict[str, Any]:
-    """How the run ended, for a sink's summary: status, epochs, best validation accuracy and where, size, diagnosis."""
-    summary = record.summary
+    """How the run ended, for a sink's summary: status, epochs, the goal's best and where, size, diagnosis."""
+    summary, goal = record.summary, tasks.of(record.config).goal.key()
     best, diagnosis = summary.get("best") or {}, summary.get("diagnosis") or {}
     found = {
         "status": record.status,
         "epochs_done": summary.get("epochs_done"),
-        "best.val_accuracy": best.get("val_accuracy"),
+        f"best.{goal}": best.get(goal),
         "best.epoch": best.get("epoch"),
         "parameters": summary.get("parameters"),
         "diagnosis": diagnosis.get("cause"),

@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.records.run_files import Record
-from evonorm.lab.training import sinks
+from evonorm.lab.training import sinks, tasks
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
-
-BEST = "best/val_accuracy"
-# What the HPARAMS page shows of a run: the last point of these curves.
-FINAL = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", BEST)
 
 
 class TensorBoardSink:
@@ -28,11 +24,10 @@ class TensorBoardSink:
 
     def complete(self, record: Record) -> bool:
         """See Sink."""
-        written = self._read()
-        wanted = {metrics["epoch"] for metrics in record.metrics if metrics.get("val_accuracy") is not None}
-        return written.get("val_accuracy", set()) >= wanted and bool(
-            written.get(BEST) or not record.summary.get("best")
-        )
+        written, goal = self._read(), _goal(record)
+        wanted = {metrics["epoch"] for metrics in record.metrics if metrics.get(goal) is not None}
+        best = written.get(f"best/{goal}") or not record.summary.get("best")
+        return written.get(goal, set()) >= wanted and bool(best)
 
     def open(self, record: Record) -> None:
         """See Sink."""
@@ -42,7 +37,7 @@ class TensorBoardSink:
         self._written = self._read()
         self._writer = SummaryWriter(str(self._folder), max_queue=1)
         values = {name: value for name, value in sinks.hyperparameters(record).items() if value is not None}
-        experiment, starts, self._ends = hparams(values, dict.fromkeys(FINAL, 0.0))  # type: ignore[no-untyped-call]
+        experiment, starts, self._ends = hparams(values, dict.fromkeys(_final(record), 0.0))  # type: ignore[no-untyped-call]
         if not self._written:
             self._summarize(experiment, starts)
 
@@ -59,7 +54,8 @@ class TensorBoardSink:
             return
         best = record.summary.get("best")
         if best is not None and record.status != "stopped":
-            self._add(BEST, best["val_accuracy"], best["epoch"])
+            goal = _goal(record)
+            self._add(f"best/{goal}", best[goal], best["epoch"])
             self._summarize(self._ends)
         self._writer.close()
 
@@ -82,3 +78,13 @@ class TensorBoardSink:
         events = EventAccumulator(str(self._folder), size_guidance={"scalars": 0})
         events.Reload()
         return {name: {point.step for point in events.Scalars(name)} for name in events.Tags()["scalars"]}
+
+
+def _goal(record: Record) -> str:
+    return tasks.of(record.config).goal.key()
+
+
+def _final(record: Record) -> tuple[str, ...]:
+    """What the HPARAMS page shows of a run: the last point of these curves, validation first."""
+    metrics = [name for name in tasks.of(record.config).figures if name not in tasks.PACE]
+    return (*reversed(metrics), f"best/{_goal(record)}")

@@ -1,0 +1,158 @@
+"""What a run is trained for: a task's metrics, its goal and its parts. Nothing else in the lab knows a metric by name.
+
+A new task is one file that calls `add`: a row of Metrics, and a `work.Work`, which makes the network, the loss and the
+sums that the metrics are taken from. The loop, records, sinks, tables and pages read the row. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from evonorm.lab.errors import UserError
+
+if TYPE_CHECKING:
+    from evonorm.lab.training.tasks.work import Work
+
+DEFAULT = "classification"
+SPLITS = ("train", "val")
+# What an epoch holds besides its metrics, whatever the task.
+PACE = ("learning_rate", "images_per_second", "seconds")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that an epoch has of the training and of the validation images, as train_NAME and val_NAME.
+
+    better: which way is good. unit, scale: people read scale * value, in unit. short: its name where there is little
+    room. counted: it is the share of images that are right, so that its error of counting is known.
+    """
+
+    name: str
+    better: Literal["higher", "lower"] = "lower"
+    unit: str = ""
+    scale: float = 1.0
+    short: str = ""
+    counted: bool = False
+
+    @property
+    def label(self) -> str:
+        """As an axis has it: "accuracy, %"."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+    def key(self, split: str = "val") -> str:
+        """Its name in an epoch."""
+        return f"{split}_{self.name}"
+
+    def figure(self, value: float | None) -> str:
+        """A value as a table has it, without its unit."""
+        return (
+            "–" if value is None else f"{self.scale * value:.1f}" if self.unit == "%" else f"{self.scale * value:.4g}"
+        )
+
+    def said(self, value: float | None) -> str:
+        """A value and its unit, "84.1 %", or its name where it has none, "loss 0.4512"."""
+        return f"{self.figure(value)} {self.unit}" if self.unit else f"{self.name} {self.figure(value)}"
+
+    def titled(self, what: str) -> str:
+        """A column's title: "validation, %", or "validation loss" where there is no unit."""
+        return f"{what}, {self.unit}" if self.unit else f"{what} {self.name}"
+
+    def order(self, value: float | None) -> float:
+        """A key that sorts the best first, and what is missing last."""
+        return float("inf") if value is None else -value if self.better == "higher" else value
+
+    def above(self, value: float, other: float) -> bool:
+        """Whether the first value is the better one."""
+        return self.order(value) < self.order(other)
+
+    def best(self, epochs: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """The epoch that is best in validation, the first of equals; None where none has a finite value."""
+        scored = (epoch for epoch in epochs if epoch.get(self.key()) is not None)
+        return min(scored, key=lambda epoch: self.order(epoch[self.key()]), default=None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of the table of tasks.
+
+    metrics: the loss first. goal: the metric that runs are ranked by. chance: the goal's value of guessing, given a
+    record's data; NaN where there is none. work: makes the parts that need torch. aliases: what others call metrics.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    goal: Metric
+    work: Callable[[], Work]
+    chance: Callable[[Mapping[str, Any]], float] = lambda dataset: math.nan
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of all that an epoch holds, but its number."""
+        return (*(metric.key(split) for split in SPLITS for metric in self.metrics), *PACE)
+
+
+def _classification() -> Work:
+    from evonorm.lab.training.tasks.classification import Classification
+
+    return Classification()
+
+
+LOSS = Metric("loss")
+ACCURACY = Metric("accuracy", better="higher", unit="%", scale=100.0, short="acc.", counted=True)
+_TASKS: dict[str, Task] = {}
+
+
+def add(task: Task) -> Task:
+    """Makes a task known by its name. Raises UserError if the name is another's, or the goal is none of its metrics."""
+    if task.goal not in task.metrics or task.metrics[0].name != LOSS.name:
+        raise UserError(f"task {task.name!r}: metrics must begin with the loss and hold the goal {task.goal.name!r}")
+    if _TASKS.setdefault(task.name, task) != task:
+        raise UserError(f"there is a task {task.name!r} already; choose another name")
+    return task
+
+
+def get(name: str) -> Task:
+    """The task of this name. Raises UserError if there is none."""
+    if name not in _TASKS:
+        raise UserError(f"there is no task {name!r}; known are {', '.join(_TASKS)}")
+    return _TASKS[name]
+
+
+def of(config: Mapping[str, Any]) -> Task:
+    """The task of a record's configuration; of one that is older than tasks, classification.
+
+    A task that this process does not know has a loss, and is told by that alone.
+    """
+    name = str(config.get("task") or DEFAULT)
+    return _TASKS.get(name) or Task(name, (LOSS,), LOSS, lambda: get(name).work())
+
+
+def figures(configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What the epochs of these runs hold, each name once; of no runs, what a classification's hold."""
+    names = [name for task in [of(config) for config in configs] or [CLASSIFICATION] for name in task.figures]
+    return (*(name for name in dict.fromkeys(names) if name not in PACE), *PACE)
+
+
+def measured(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """An epoch's metrics of any task, by split and name."""
+    return {
+        split: {key.removeprefix(f"{split}_"): value for key, value in metrics.items() if key.startswith(f"{split}_")}
+        for split in SPLITS
+    }
+
+
+CLASSIFICATION = add(
+    Task(
+        DEFAULT,
+        (LOSS, ACCURACY),
+        ACCURACY,
+        _classification,
+        chance=lambda dataset: 1 / max(1, len(dataset["classes"])),
+        # What Keras calls them: a W&B file written for Keras runs unchanged.
+        aliases={"accuracy": "train_accuracy", "loss": "train_loss"},
+    )
+)

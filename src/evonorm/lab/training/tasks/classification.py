@@ -1,0 +1,47 @@
+"""Classification: a network of the zoo, cross-entropy, and the share of images whose largest logit is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evonorm.lab.data.sets import ImageDataset
+from evonorm.lab.errors import UserError
+from evonorm.lab.training.config import TrainConfig
+from evonorm.lab.training.seeding import generator
+from evonorm.lab.training.tasks import ACCURACY
+from evonorm.lab.training.tasks.work import Work
+from evonorm.models import zoo
+
+
+class Classification(Work):
+    """Output: logits, float32 (N, classes)."""
+
+    def network(self, config: TrainConfig, dataset: ImageDataset) -> nn.Module:
+        """See Work."""
+        try:
+            return zoo.build(
+                config.model,
+                len(dataset.classes),
+                config.layer,
+                groups=config.groups or 1,
+                eps=config.norm_eps,
+                momentum=config.norm_momentum,
+                backend=config.backend,
+                plain_norms=config.plain_norms,
+                dropout=config.dropout,
+                generator=generator(config.seeds.model, "weights"),
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    def loss(self, output: Any, images: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+        """See Work."""
+        return F.cross_entropy(output, labels, reduction=reduction)
+
+    def sums(self, output: Any, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+        """See Work."""
+        return {ACCURACY.name: (output.argmax(1) == labels).sum()}
