@@ -117,7 +117,7 @@ def run(options: Any) -> int:
 
 
 def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps: int, file: str | None) -> int:
-    from evonorm.lab.jobs.campaign import print_table
+    from evonorm.lab.jobs.board import print_table
     from evonorm.lab.records import run_files
     from evonorm.lab.training.profile import profile
     from evonorm.lab.training.progress import Plain

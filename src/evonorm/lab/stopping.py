@@ -18,7 +18,14 @@ from evonorm.lab.errors import UserError
 
 @contextmanager
 def locked(folder: Path, who: str = "another process is training in") -> Iterator[None]:
-    """Holds a run's or sweep's folder for this process. Raises UserError, beginning with `who`, if another one does."""
+    """Makes a folder of runs, or one run's, if it is missing, and holds it for this process.
+
+    Raises UserError if it cannot be made or, beginning with `who`, if another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
     path = folder / "lock"
     lock = filelock.FileLock(path)
     try:

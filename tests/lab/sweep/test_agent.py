@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from evonorm import cli
-from evonorm.lab.jobs import executors
+from evonorm.lab.jobs import executors, supervisor
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
 from evonorm.lab.sweep import driver, journal, schema, view
 from evonorm.lab.sweep.distributions import sent
@@ -232,7 +232,7 @@ def test_a_trial_that_waits_for_a_place_holds_up_no_other(tmp_path: Path, method
 
 def test_only_so_many_trials_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all share one place and there is no end, drawing ends all the same."""
-    monkeypatch.setattr(driver, "MOST_WAITING", 3)
+    monkeypatch.setattr(supervisor, "MOST_WAITING", 3)
     target = OfOnePlace()
     sweep = schema.parse({"method": "random", "run_cap": 9, "parameters": {"x": {"value": 2}}})
     drawn = []

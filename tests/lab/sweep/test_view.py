@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
+from evonorm.lab.jobs.logs import LOG
 from evonorm.lab.sweep import schema, view
-from evonorm.lab.sweep.journal import LOG, Trial, last_line, trial_folder
+from evonorm.lab.sweep.journal import Trial, trial_folder
 
 SWEEP = schema.parse(
     {"method": "random", "metric": {"name": "loss"}, "run_cap": 5, "parameters": {"lr": {"min": 0.0, "max": 1.0}}}
@@ -71,29 +71,3 @@ def test_status_names_what_failed_and_its_log(tmp_path: Path) -> None:
         f"trial 1 failed (the roof fell in; see {log}): lr=0.5",
     ]
     assert view.status(None, [], None, tmp_path) == "0 trials: none yet"
-
-
-def test_durations() -> None:
-    assert [view.duration(s) for s in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
-
-
-@pytest.mark.parametrize(
-    ("log", "last"),
-    [
-        ("", ""),
-        ("\n  \n", ""),
-        ("one\ntwo\n\n", "two"),
-        ("Traceback ...\n  x = f(lr)\n      ^^^^^\nValueError: lr\n", "ValueError: lr"),
-        ("ValueError: lr\n      ^^^^^\n-----\n", "ValueError: lr"),
-        ("\x1b[31merror:\x1b[0m no such file\n", "error: no such file"),
-        ("10 %\r50 %\r100 %", "100 %"),
-        ("früh\n", "früh"),
-        ("x" * 300, "x" * 199 + "…"),
-        ("a\n" * 100_000 + "end", "end"),
-    ],
-    ids=range(10),
-)
-def test_the_last_thing_that_a_log_says(log: str, last: str, tmp_path: Path) -> None:
-    (tmp_path / "log.txt").write_text(log, newline="")
-    assert last_line(tmp_path / "log.txt") == last
-    assert last_line(tmp_path / "none.txt") == ""

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evonorm.lab.errors import UserError
-from evonorm.lab.jobs.executors import Ended, Executor, Lost, Message, Moved, Told
-from evonorm.lab.jobs.job import Job
+from evonorm.lab.jobs import board as shared
+from evonorm.lab.jobs.board import Pace
+from evonorm.lab.jobs.board import print_table as print_table
+from evonorm.lab.jobs.executors import Executor
+from evonorm.lab.jobs.job import Job, Outcome
+from evonorm.lab.jobs.logs import LOG
+from evonorm.lab.jobs.supervisor import Supervisor
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import stop_requests
-from evonorm.lab.sweep.driver import MOST_DEATHS, MOST_ERRORS, POLL_SECONDS, STOP_SECONDS
-from evonorm.lab.sweep.journal import LOG
-from evonorm.lab.sweep.view import duration
 from evonorm.lab.training import tasks
 from evonorm.lab.training.progress import describe, live
 
@@ -49,6 +48,12 @@ class PlannedRun:
     part: float = 0.0
     errors: int = 0
     deaths: int = 0
+    number: int = 0  # in its list; set when they run
+
+    @property
+    def words(self) -> str:
+        """What a person calls it."""
+        return self.name
 
     @property
     def task(self) -> tasks.Task:
@@ -67,18 +72,15 @@ def run(runs: Sequence[PlannedRun], out: Path, executor: Executor, board: Board)
     A run that fails is tried once more and does not stop the rest. Ctrl-C stops all, each with a checkpoint; its
     status is then `stopped` or, where it never began, `waiting`.
     """
-    todo = []
-    for one in runs:
+    for number, one in enumerate(runs):
+        one.number = number
         _look(one, out)
-        if not one.behind:
-            todo.append(one)
     board.begin()
-    work = _Work(runs, todo, out, executor, board)
+    todo = [one for one in runs if not one.behind]
     try:
         with board.shown(), stop_requests() as stop_requested:
-            work.go(stop_requested)
+            Supervisor(_Work(out, board), executor, todo, resumes=True).go(stop_requested)
     finally:
-        executor.close()
         for one in runs:
             if one.status == "running":
                 _look(one, out)
@@ -97,79 +99,53 @@ def _look(one: PlannedRun, out: Path) -> None:
 
 
 class _Work:
-    def __init__(
-        self,
-        runs: Sequence[PlannedRun],
-        todo: list[PlannedRun],
-        out: Path,
-        executor: Executor,
-        board: Board,
-    ) -> None:
-        self._number = {one.name: number for number, one in enumerate(runs)}
-        self._todo, self._out, self._executor, self._board = todo, out, executor, board
-        self._running: dict[int, PlannedRun] = {}
+    """The runs as the supervisor's work: where each stands is its status, which the board shows."""
 
-    def go(self, stop_requested: Callable[[], bool]) -> None:
-        stop_at: float | None = None
-        while True:
-            if stop_at is None and stop_requested():
-                stop_at = time.monotonic() + STOP_SECONDS
-                self._board.say("stopping at a checkpoint; Ctrl-C again ends at once")
-                for number in self._running:
-                    self._executor.stop(number)
-            while stop_at is None and self._todo and self._executor.free():
-                self._start(self._todo.pop(0))
-            if not self._running or (stop_at is not None and time.monotonic() > stop_at):
-                return
-            for message in self._executor.wait(POLL_SECONDS):
-                self._handle(message, stopping=stop_at is not None)
+    def __init__(self, out: Path, board: Board) -> None:
+        self._out, self._board = out, board
 
-    def _start(self, one: PlannedRun) -> None:
-        number = self._number[one.name]
-        one.status = "running"
-        self._running[number] = one
-        self._executor.submit(Job(number, asdict(one.config), self._out / one.name, self._out))
+    def draw(self) -> PlannedRun | None:
+        return None
 
-    def _handle(self, message: Message, *, stopping: bool) -> None:
-        one = self._running.get(message.number)
-        if one is None:
-            return
-        if isinstance(message, Moved):
-            one.part = message.part
-        elif isinstance(message, Told):
-            one.metrics = message.metrics
-            self._board.epoch(one)
-        elif isinstance(message, Lost):
-            del self._running[message.number]
-            one.deaths += 1
-            self._again(one, message.reason, stopping=stopping)
-        elif isinstance(message, Ended):
-            del self._running[message.number]
-            outcome = message.outcome
-            if outcome.status == "no room":
-                raise UserError(f"{one.name}: {outcome.error}; make room and repeat the command")
-            if outcome.status == "failed":
-                one.errors += 1
-                self._again(one, outcome.error or "it failed without a word", stopping=stopping)
-                return
-            one.status = outcome.status
-            if one.status == "stopped" and not stopping:  # by a signal to its process alone
-                self._todo.insert(0, one)
-            elif one.behind:
-                one.part = 1.0
-                self._board.ended(one, outcome.error)
+    def place(self, task: PlannedRun) -> str | None:
+        return None  # a folder each
 
-    def _again(self, one: PlannedRun, error: str, *, stopping: bool) -> None:
-        if stopping:  # what a stop breaks is not the run's fault
-            one.status = "stopped"
-        elif one.errors < MOST_ERRORS and one.deaths < MOST_DEATHS:
-            one.status = "waiting"
-            self._todo.insert(0, one)
-            self._board.say(f"{one.name}: {error}; once more")
-        else:
-            one.status = "failed"
-            one.part = 1.0
-            self._board.ended(one, f"{error}; see {self._out / one.name / LOG}")
+    def job(self, task: PlannedRun) -> Job:
+        task.status = "running"
+        return Job(task.number, asdict(task.config), self._out / task.name, self._out)
+
+    def moved(self, task: PlannedRun, part: float) -> None:
+        task.part = part
+
+    def told(self, task: PlannedRun, metrics: Mapping[str, Any]) -> Collection[int]:
+        task.metrics = metrics
+        self._board.epoch(task)
+        return ()
+
+    def stopped(self, task: PlannedRun) -> None:
+        task.status = "stopped"
+
+    def attempt_failed(self, task: PlannedRun, error: str, *, death: bool) -> None:
+        task.status = "waiting"
+        task.deaths += death
+        task.errors += not death
+
+    def ended(self, task: PlannedRun, outcome: Outcome) -> str | None:
+        self._end(task, outcome.status, outcome.error)
+        return None
+
+    def failed(self, task: PlannedRun, error: str) -> None:
+        self._end(task, "failed", f"{error}; see {self._out / task.name / LOG}")
+
+    def say(self, text: str) -> None:
+        self._board.say(text)
+
+    def update(self) -> None:
+        pass
+
+    def _end(self, task: PlannedRun, status: str, error: str | None) -> None:
+        task.status, task.part = status, 1.0
+        self._board.ended(task, error)
 
 
 class Board:
@@ -177,13 +153,11 @@ class Board:
 
     def __init__(self, console: Console, runs: Sequence[PlannedRun], what: str) -> None:
         self._console, self._runs, self._what = console, runs, what
-        self._started = time.monotonic()
-        self._part_before = 0.0
+        self._pace = Pace()
 
     def begin(self) -> None:
         """The runs are about to go on from where their folders say."""
-        self._started = time.monotonic()
-        self._part_before = self._part()
+        self._pace = Pace(self._part())
         behind = sum(one.behind for one in self._runs)
         self.say(f"{self._what}: {len(self._runs)} runs" + (f", {behind} of them already there" if behind else ""))
 
@@ -208,40 +182,24 @@ class Board:
 
     def say(self, text: str) -> None:
         """Something to know."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        shared.say(self._console, text)
 
     def _part(self) -> float:
         return sum(one.part for one in self._runs)
 
     def _line(self) -> str:
-        counts = Counter(one.status for one in self._runs)
-        behind = sum(one.behind for one in self._runs)
-        parts = [f"{behind} of {len(self._runs)} runs"]
-        parts += [f"{counts[status]} {status}" for status in ("running", "diverged", "failed") if counts[status]]
-        done = self._part() - self._part_before
-        if done > 0 and behind < len(self._runs):
-            left = (time.monotonic() - self._started) / done * (len(self._runs) - self._part())
-            parts.append(f"{duration(left)} left")
-        return ", ".join(parts)
+        counts = shared.counted(Counter(one.status for one in self._runs), ("running", "diverged", "failed"))
+        behind, total = sum(one.behind for one in self._runs), len(self._runs)
+        return shared.standing(behind, total, "runs", counts, self._pace.left(self._part(), total))
 
     def __rich__(self) -> RenderableType:
         width = self._console.width
         at_work = [one for one in self._runs if one.status == "running"]
-        board = Table.grid(expand=True)
-        board.add_row(results_table(self._runs if len(self._runs) <= TABLE_ROWS else at_work, width=width))
-        board.add_row(Text(f"{self._what}: {self._line()}", "bold"))
-        board.add_row(ProgressBar(total=max(1, len(self._runs)), completed=self._part()))
-        return board
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Prints a table whole: on a terminal in its width, elsewhere each row on one line, however long."""
-    before = console.width
-    if not console.is_terminal:
-        console.width = 10_000
-        console.width = max(before, console.measure(table).maximum)
-    console.print(table)
-    console.width = before
+        return shared.stacked(
+            results_table(self._runs if len(self._runs) <= TABLE_ROWS else at_work, width=width),
+            shared.bold(f"{self._what}: {self._line()}"),
+            shared.bar(self._part(), len(self._runs)),
+        )
 
 
 def results_table(runs: Iterable[PlannedRun], *, width: int | None = None) -> Table:

@@ -1,4 +1,4 @@
-"""The one driver of a sweep: draws trials, hands them to an executor, writes down what becomes of them."""
+"""The one driver of a sweep: draws trials, has them supervised, writes down what becomes of them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.jobs.executors import Ended, Executor, Lost, Message, Moved, Told
+from evonorm.lab.jobs.executors import Executor
 from evonorm.lab.jobs.job import Job, Outcome, Target
+from evonorm.lab.jobs.supervisor import Supervisor
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
-from evonorm.lab.sweep.journal import LOG, METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
+from evonorm.lab.sweep.journal import METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
 from evonorm.lab.sweep.view import Silent, View
 
-# A trial that raises gets a second attempt; one whose process is killed, which is seldom its own fault, gets four.
-MOST_ERRORS, MOST_DEATHS = 2, 4
 # So many failed trials and none that ended otherwise: the program is broken, not the parameters.
 HOPELESS = 5
-# So many trials may wait for the place of a running one while others go ahead of them.
-MOST_WAITING = 32
-POLL_SECONDS = 0.25
-# After Ctrl-C: for a run to reach its checkpoint, and for one that keeps none.
-STOP_SECONDS, STOP_SECONDS_WITHOUT_RESUME = 60.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,13 @@ class _Attempt:
     history: list[float] = field(default_factory=list)
     newest: float | None = None
     unusable: Any = None
-    pruned: bool = False
+
+    def close(self) -> None:
+        """Its metrics are on the disk; a second time does nothing."""
+        if self.metrics is not None and not self.metrics.closed:
+            with self.metrics as file:
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def best_by(metric: Metric | None, trials: Iterable[Trial]) -> Trial | None:
@@ -88,170 +88,112 @@ def drive(
     at work there, OSError if the disk does not take what happens: what is there stays whole.
     """
     view = view or Silent()
-    with contextlib.closing(executor):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
-        with locked(folder, "another process is running the sweep in"), stop_requests() as stop_requested:
-            seed = _agree(sweep, target, folder, seed)
-            driver = _Driver(sweep, target, folder, executor, seed, trials, view)
-            try:
-                stopped = driver.go(stop_requested)
-            finally:
-                executor.close()  # before another driver may begin
-                driver.close()
+    with (
+        contextlib.closing(executor),
+        locked(folder, "another process is running the sweep in"),
+        stop_requests() as stop_requested,
+    ):
+        seed = _agree(sweep, target, folder, seed)
+        with contextlib.closing(_Driver(sweep, target, folder, seed, trials, view)) as work:
+            supervisor = Supervisor(work, executor, work.begin(), resumes=target.resumes, hopeless=HOPELESS)
+            supervisor.go(stop_requested)
+            stopped = supervisor.stopping and (supervisor.left or work.may_draw())
     return Result(folder, sweep, read_trials(folder), stopped)
 
 
 class _Driver:
-    def __init__(
-        self,
-        sweep: Sweep,
-        target: Target,
-        folder: Path,
-        executor: Executor,
-        seed: int,
-        trials: int | None,
-        view: View,
-    ) -> None:
-        self._sweep, self._target, self._folder, self._executor, self._view = sweep, target, folder, executor, view
+    """A sweep as the supervisor's work: what happens goes into the journal, and to the view."""
+
+    def __init__(self, sweep: Sweep, target: Target, folder: Path, seed: int, trials: int | None, view: View) -> None:
+        self._sweep, self._target, self._folder, self._view = sweep, target, folder, view
         self._suggester = suggest.make(sweep, seed)
         limits = [limit for limit in (self._suggester.total, sweep.run_cap, trials) if limit is not None]
         self._limit = min(limits, default=None)
         self._journal = Journal(folder)
-        self._waiting = [trial for trial in self._journal.trials.values() if not trial.ended]
-        self._running: dict[int, _Attempt] = {}
-        self._failed_now = self._sound_now = 0
+        self._attempts: dict[int, _Attempt] = {}  # the last one of each trial that has not ended
 
     def close(self) -> None:
-        for attempt in self._running.values():
-            if attempt.metrics is not None:
-                with contextlib.suppress(OSError):
-                    attempt.metrics.close()
+        for attempt in self._attempts.values():
             with contextlib.suppress(OSError):
-                self._journal.stopped(attempt.trial)
+                attempt.close()
+            if attempt.trial.status == "running":
+                with contextlib.suppress(OSError):
+                    self._journal.stopped(attempt.trial)
         self._journal.close()
 
-    def go(self, stop_requested: Callable[[], bool]) -> bool:
-        """Whether it was stopped before its end."""
+    def begin(self) -> list[Trial]:
+        """Tells that it goes on, and returns the trials that wait."""
         self._view.begin(self._sweep, self._limit, self._journal.trials)
-        stop_at: float | None = None
-        while True:
-            if stop_at is None and stop_requested():
-                grace = STOP_SECONDS if self._target.resumes else STOP_SECONDS_WITHOUT_RESUME
-                stop_at = time.monotonic() + grace
-                self._view.say("stopping: running trials are asked to end; Ctrl-C again ends them at once")
-                for number in self._running:
-                    self._executor.stop(number)
-            while stop_at is None and self._executor.free() and (trial := self._next()) is not None:
-                self._start(trial)
-            if not self._running or (stop_at is not None and time.monotonic() > stop_at):
-                break
-            for message in self._executor.wait(POLL_SECONDS):
-                self._handle(message, stopping=stop_at is not None)
-            self._view.update(self._journal.trials)
-        self._view.update(self._journal.trials)
-        return stop_at is not None and (bool(self._waiting or self._running) or self._may_draw())
+        return [trial for trial in self._journal.trials.values() if not trial.ended]
 
-    def _next(self) -> Trial | None:
-        """The next trial to start: one that waits, else a new one; None where there is none, or none yet."""
-        for trial in self._waiting:
-            if not self._clashes(trial):
-                self._waiting.remove(trial)
-                return trial
-        while self._may_draw() and len(self._waiting) < MOST_WAITING:
-            trials = self._journal.trials
-            number = len(trials)
-            drawn = self._suggester.suggest(number, list(trials.values()))
-            trial = self._journal.drawn(number, drawn.parameters, drawn.point)
-            if not self._clashes(trial):
-                return trial
-            self._waiting.append(trial)
-        return None
-
-    def _clashes(self, trial: Trial) -> bool:
-        """Whether the place of these parameters is in use: the trial waits, then finds the run already made."""
-        place = self._target.place(trial.parameters)
-        return place is not None and any(
-            self._target.place(attempt.trial.parameters) == place for attempt in self._running.values()
-        )
-
-    def _may_draw(self) -> bool:
+    def may_draw(self) -> bool:
         if self._limit is not None and len(self._journal.trials) >= self._limit:
             return False
-        return not self._reached()
-
-    def _reached(self) -> bool:
         metric = self._sweep.metric
         found = best_by(metric, self._journal.trials.values())
-        return metric is not None and found is not None and found.value is not None and metric.reached(found.value)
+        return metric is None or found is None or found.value is None or not metric.reached(found.value)
 
-    def _start(self, trial: Trial) -> None:
-        folder = trial_folder(self._folder, trial.number)
-        self._journal.started(trial)
-        trial.value, trial.history = None, []
+    def draw(self) -> Trial | None:
+        if not self.may_draw():
+            return None
+        trials = self._journal.trials
+        number = len(trials)
+        drawn = self._suggester.suggest(number, list(trials.values()))
+        return self._journal.drawn(number, drawn.parameters, drawn.point)
+
+    def place(self, task: Trial) -> str | None:
+        return self._target.place(task.parameters)
+
+    def job(self, task: Trial) -> Job:
+        folder = trial_folder(self._folder, task.number)
+        self._journal.started(task)
+        task.value, task.history = None, []
         (folder / METRICS).unlink(missing_ok=True)  # of an attempt that did not end
-        self._running[trial.number] = _Attempt(trial, time.monotonic())
-        self._executor.submit(Job(trial.number, trial.parameters, folder, self._folder))
+        self._attempts[task.number] = _Attempt(task, time.monotonic())
+        return Job(task.number, task.parameters, folder, self._folder)
 
-    def _handle(self, message: Message, *, stopping: bool) -> None:
-        attempt = self._running.get(message.number)
-        if attempt is None:
-            return
-        if isinstance(message, Moved):
-            return
-        if isinstance(message, Told):
-            self._told(attempt, message.metrics)
-            return
-        del self._running[message.number]
-        if attempt.metrics is not None:
-            with attempt.metrics as file:
-                file.flush()
-                os.fsync(file.fileno())
-        if isinstance(message, Lost):
-            self._failed(attempt, message.reason, death=True, stopping=stopping)
-        elif isinstance(message, Ended):
-            self._ended(attempt, message.outcome, stopping=stopping)
+    def moved(self, task: Trial, part: float) -> None:
+        pass
 
-    def _told(self, attempt: _Attempt, metrics: Mapping[str, Any]) -> None:
+    def told(self, task: Trial, metrics: Mapping[str, Any]) -> Collection[int]:
+        attempt = self._attempts[task.number]
         if attempt.metrics is None:
-            folder = trial_folder(self._folder, attempt.trial.number)
+            folder = trial_folder(self._folder, task.number)
             folder.mkdir(parents=True, exist_ok=True)
             attempt.metrics = (folder / METRICS).open("w", encoding="utf-8")
         attempt.metrics.write(run_files.dumps(metrics) + "\n")
         attempt.last.update(metrics)
         if self._sweep.metric is None:
-            return
+            return ()
         value = metrics.get(self._sweep.metric.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             attempt.unusable = value if value is not None else attempt.unusable
-            return
+            return ()
         attempt.newest = value
         if not math.isfinite(value):
-            return
+            return ()
         attempt.history.append(value)
-        attempt.trial.history = attempt.history
-        attempt.trial.value = self._sweep.metric.best(attempt.history)
-        if self._sweep.early_terminate is not None:
-            histories = {trial.number: trial.history for trial in self._journal.trials.values() if trial.history}
-            running = [number for number, one in self._running.items() if not one.pruned]
-            for number in hyperband.to_stop(self._sweep.early_terminate, self._sweep.metric.goal, histories, running):
-                self._running[number].pruned = True
-                self._executor.stop(number)
+        task.history = attempt.history
+        task.value = self._sweep.metric.best(attempt.history)
+        if self._sweep.early_terminate is None:
+            return ()
+        trials = self._journal.trials.values()
+        histories = {trial.number: trial.history for trial in trials if trial.history}
+        running = [number for number, one in self._attempts.items() if one.trial.status == "running"]
+        return hyperband.to_stop(self._sweep.early_terminate, self._sweep.metric.goal, histories, running)
 
-    def _ended(self, attempt: _Attempt, outcome: Outcome, *, stopping: bool) -> None:
-        metric = self._sweep.metric
-        if outcome.status == "no room":
-            with contextlib.suppress(OSError):
-                self._journal.stopped(attempt.trial)
-            raise UserError(f"trial {attempt.trial.number}: {outcome.error}; make room and repeat the command")
-        if outcome.status == "failed":
-            self._failed(attempt, outcome.error or "it failed without a word", death=False, stopping=stopping)
-        elif outcome.status == "stopped" and not attempt.pruned:
-            self._journal.stopped(attempt.trial)
-            self._waiting.insert(0, attempt.trial)
-        elif outcome.status == "diverged":
+    def stopped(self, task: Trial) -> None:
+        self._attempts[task.number].close()
+        self._journal.stopped(task)
+
+    def attempt_failed(self, task: Trial, error: str, *, death: bool) -> None:
+        self._attempts[task.number].close()
+        self._journal.attempt_failed(task, error, death=death)
+
+    def ended(self, task: Trial, outcome: Outcome) -> str | None:
+        metric, attempt = self._sweep.metric, self._attempts[task.number]
+        attempt.close()
+        if outcome.status == "diverged":
             self._end(attempt, "diverged", run=outcome.run, error=outcome.error)
         elif attempt.newest is not None and not math.isfinite(attempt.newest):
             assert metric is not None
@@ -259,36 +201,25 @@ class _Driver:
         elif metric is not None and not attempt.history:
             if attempt.unusable is not None:
                 kind = "text" if isinstance(attempt.unusable, str) else f"a {type(attempt.unusable).__name__}"
-                error = f"it reported the metric {metric.name!r} as {attempt.unusable!r}, {kind}, not as a number"
-            else:
-                told = ", ".join(attempt.last) or "nothing"
-                error = f"it never reported the metric {metric.name!r}; it reported {told}"
-            self._failed(attempt, error, death=False, stopping=stopping)
+                return f"it reported the metric {metric.name!r} as {attempt.unusable!r}, {kind}, not as a number"
+            told = ", ".join(attempt.last) or "nothing"
+            return f"it never reported the metric {metric.name!r}; it reported {told}"
         else:
             self._end(attempt, "pruned" if outcome.status == "stopped" else "finished", run=outcome.run)
+        return None
 
-    def _failed(self, attempt: _Attempt, error: str, *, death: bool, stopping: bool) -> None:
-        trial = attempt.trial
-        if stopping:  # what a stop breaks is not the trial's fault
-            self._journal.stopped(trial)
-            self._waiting.insert(0, trial)
-            return
-        self._journal.attempt_failed(trial, error, death=death)
-        if trial.errors < MOST_ERRORS and trial.deaths < MOST_DEATHS:
-            self._view.say(f"trial {trial.number}: {error}; once more")
-            self._waiting.insert(0, trial)
-            return
-        self._end(attempt, "failed", run=None, error=error)
-        if self._failed_now >= HOPELESS and not self._sound_now:
-            log = trial_folder(self._folder, trial.number) / LOG
-            raise UserError(f"the first {HOPELESS} trials all failed, the last one: {error}; see {log}")
+    def failed(self, task: Trial, error: str) -> None:
+        self._end(self._attempts[task.number], "failed", run=None, error=error)
+
+    def say(self, text: str) -> None:
+        self._view.say(text)
+
+    def update(self) -> None:
+        self._view.update(self._journal.trials)
 
     def _end(self, attempt: _Attempt, status: str, *, run: str | None, error: str | None = None) -> None:
-        trial = attempt.trial
-        self._failed_now += status == "failed"
-        self._sound_now += status != "failed"
         self._journal.ended(
-            trial,
+            attempt.trial,
             status,
             value=self._sweep.metric.best(attempt.history) if self._sweep.metric else None,
             history=attempt.history,
@@ -297,7 +228,8 @@ class _Driver:
             seconds=time.monotonic() - attempt.started,
             error=error,
         )
-        self._view.ended(trial)
+        del self._attempts[attempt.trial.number]
+        self._view.ended(attempt.trial)
 
 
 def read_sweep(folder: Path) -> tuple[dict[str, Any], list[Trial]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,8 +22,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 
 SWEEP, TRIALS, FOLDERS = "sweep.json", "trials.jsonl", "trials"
-METRICS, LOG = "metrics.jsonl", "log.txt"
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+METRICS = "metrics.jsonl"
 ENDED = ("finished", "pruned", "diverged", "failed")
 
 
@@ -54,25 +52,14 @@ class Trial:
     at: float | None = None
 
     @property
+    def words(self) -> str:
+        """What a person calls it."""
+        return f"trial {self.number}"
+
+    @property
     def ended(self) -> bool:
         """Whether it will not run again."""
         return self.status in ENDED
-
-
-def last_line(log: Path) -> str:
-    """The last thing that a log says, at most 200 characters; empty where it says nothing.
-
-    Lines that only underline another, as Python's tracebacks have, say nothing.
-    """
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 8192))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    said = (_ESCAPES.sub("", line.rpartition("\r")[2]).strip() for line in reversed(lines))
-    found = next((line for line in said if line.strip("-=~^*_ ")), "")
-    return found if len(found) <= 200 else f"{found[:199]}…"
 
 
 def trial_folder(folder: Path, number: int) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
-from evonorm.lab.sweep import journal
+from evonorm.lab.jobs.logs import LOG, last_line
 from evonorm.lab.sweep.macros import expand
 from evonorm.lab.sweep.schema import DEFAULT_COMMAND, Sweep
 from evonorm.lab.sweep.wandb_reports import OneSource, WandbReports
@@ -95,7 +95,7 @@ class Program:
             return Outcome("stopped")
         if process.returncode:
             how = f"exit code {process.returncode}" if process.returncode > 0 else _signal_name(process.returncode)
-            last = journal.last_line(job.folder / journal.LOG)
+            last = last_line(job.folder / LOG)
             return Outcome("failed", error=f"the program ended with {how}{f': {last}' if last else ''}")
         return Outcome("finished")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,14 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from evonorm.lab.jobs import board
+from evonorm.lab.jobs.board import Pace
 from evonorm.lab.jobs.job import flat
-from evonorm.lab.sweep.journal import LOG, Trial, trial_folder
+from evonorm.lab.jobs.logs import LOG
+from evonorm.lab.sweep.journal import Trial, trial_folder
 from evonorm.lab.sweep.schema import Sweep
+from evonorm.lab.training.progress import live
 
 _STATUSES = ("finished", "pruned", "diverged", "failed", "running", "waiting")
 
@@ -64,28 +65,26 @@ class _Progress:
         self._limit: int | None = None
         self._counts: Counter[str] = Counter()
         self._best: Trial | None = None
-        self._started = time.monotonic()
-        self._ended_now = 0
+        self._pace = Pace()
 
     def begin(self, sweep: Sweep, limit: int | None, trials: Mapping[int, Trial]) -> None:
         """See View."""
         self._sweep, self._limit = sweep, limit
-        self._started = time.monotonic()
         for trial in trials.values():
             if trial.ended:
                 self._count(trial)
         behind = self._counts.total()
+        self._pace = Pace(behind)
         whole = f"{limit} trials" if limit is not None else "no run_cap: trials until Ctrl-C"
         self.say(f"{sweep.method} sweep, {whole}" + (f", {behind} of them behind it" if behind else ""))
 
     def ended(self, trial: Trial) -> None:
         """See View."""
-        self._ended_now += 1
         self._count(trial)
 
     def say(self, text: str) -> None:
         """See View."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        board.say(self._console, text)
 
     def _count(self, trial: Trial) -> None:
         self._counts[trial.status] += 1
@@ -97,12 +96,8 @@ class _Progress:
 
     def _line(self) -> str:
         done = self._counts.total()
-        parts = [f"{done}{f' of {self._limit}' if self._limit is not None else ''} trials"]
-        parts += [f"{self._counts[status]} {status}" for status in _STATUSES if self._counts[status]]
-        if self._ended_now and self._limit is not None and self._limit > done:
-            left = (time.monotonic() - self._started) / self._ended_now * (self._limit - done)
-            parts.append(f"{duration(left)} left")
-        return ", ".join(parts)
+        counts = board.counted(self._counts, _STATUSES)
+        return board.standing(done, self._limit, "trials", counts, self._pace.left(done, self._limit))
 
     def _best_line(self) -> str:
         if self._best is None or self._sweep is None or self._sweep.metric is None:
@@ -144,21 +139,20 @@ class Board(_Progress):
         self._running = [trial for trial in trials.values() if trial.status == "running"]
 
     def __rich__(self) -> RenderableType:
-        # A grid, not a Group: a progress bar does not end its line.
-        board = Table.grid(expand=True)
-        board.add_row(Text(self._line(), "bold"))
-        if self._limit is not None:
-            board.add_row(ProgressBar(total=max(1, self._limit), completed=self._counts.total()))
-        if best := self._best_line():
-            board.add_row(Text(best, "green"))
-        if self._running:
-            table = Table("running", "latest", "reports", "parameters", box=None, padding=(0, 2, 0, 0))
-            for trial in self._running[:16]:
-                latest = f"{trial.history[-1]:.6g}" if trial.history else ""
-                parameters = shown_parameters(trial.parameters)
-                table.add_row(str(trial.number), latest, str(len(trial.history)), Text(parameters))
-            board.add_row(table)
-        return board
+        best = self._best_line()
+        return board.stacked(
+            board.bold(self._line()),
+            board.bar(self._counts.total(), self._limit) if self._limit is not None else None,
+            Text(best, "green") if best else None,
+            self._table() if self._running else None,
+        )
+
+    def _table(self) -> Table:
+        table = Table("running", "latest", "reports", "parameters", box=None, padding=(0, 2, 0, 0))
+        for trial in self._running[:16]:
+            latest = f"{trial.history[-1]:.6g}" if trial.history else ""
+            table.add_row(str(trial.number), latest, str(len(trial.history)), Text(shown_parameters(trial.parameters)))
+        return table
 
     def end(self) -> None:
         """Nothing is left to say: the board stays."""
@@ -170,10 +164,7 @@ def shown(console: Console, folder: Path) -> Iterator[View]:
     """A board while the block runs, or plain lines where the console is no terminal. folder: the sweep's."""
     view: Board | Plain = (Board if console.is_terminal else Plain)(console, folder)
     try:
-        if isinstance(view, Board):
-            with Live(view, console=console, refresh_per_second=4):
-                yield view
-        else:
+        with live(console, view if isinstance(view, Board) else ""):
             yield view
     finally:
         view.end()
@@ -181,8 +172,8 @@ def shown(console: Console, folder: Path) -> Iterator[View]:
 
 def status(metric: Mapping[str, Any] | None, trials: Sequence[Trial], best: Trial | None, folder: Path) -> str:
     """Where the sweep in `folder` stands, for a person."""
-    counts = Counter(trial.status for trial in trials)
-    lines = [f"{len(trials)} trials: " + (", ".join(f"{counts[s]} {s}" for s in _STATUSES if counts[s]) or "none yet")]
+    counts = board.counted(Counter(trial.status for trial in trials), _STATUSES)
+    lines = [f"{len(trials)} trials: {', '.join(counts) or 'none yet'}"]
     if best is not None and metric is not None:
         lines.append(
             f"best {metric['name']} {best.value:.6g}, trial {best.number}: {shown_parameters(best.parameters)}"
@@ -203,13 +194,6 @@ def describe(trial: Trial, folder: Path) -> str:
 def shown_parameters(parameters: Mapping[str, Any]) -> str:
     """Parameters as name=value words."""
     return " ".join(f"{name}={_shown(value)}" for name, value in flat(parameters).items())
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _shown(value: Any) -> str:

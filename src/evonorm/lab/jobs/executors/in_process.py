@@ -10,7 +10,7 @@ from typing import Any
 
 from evonorm.lab.jobs.executors.interface import Ended, Message, Moved, Told, attempt
 from evonorm.lab.jobs.job import Job, Target, plain
-from evonorm.lab.sweep.journal import LOG
+from evonorm.lab.jobs.logs import LOG
 
 
 class InThisProcess:

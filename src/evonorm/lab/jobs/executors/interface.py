@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from evonorm.lab.errors import NO_ROOM
 from evonorm.lab.jobs.job import Job, Outcome, Reporter, Target
-from evonorm.lab.sweep.journal import LOG
+from evonorm.lab.jobs.logs import LOG, output_to
 
 
 @dataclass(frozen=True)
@@ -103,28 +100,6 @@ def logged_attempt(target: Target, job: Job, reporter: Reporter) -> Outcome:
 def _outcome(error: BaseException) -> Outcome:
     no_room = isinstance(error, OSError) and error.errno in NO_ROOM
     return Outcome("no room" if no_room else "failed", error="".join(traceback.format_exception_only(error)).strip())
-
-
-@contextlib.contextmanager
-def output_to(path: Path) -> Iterator[None]:
-    """Everything this process and its children print goes to the end of a file; one that stays empty is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [os.dup(number) for number in (1, 2)]
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        for number in (1, 2):
-            os.dup2(log, number)
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        for number, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, number)
-            os.close(before)
-        if os.fstat(log).st_size == 0:
-            path.unlink(missing_ok=True)
-        os.close(log)
 
 
 def cannot_travel(error: Exception) -> str:

@@ -30,7 +30,7 @@ from evonorm.lab.jobs.executors.capacity import cores
 from evonorm.lab.jobs.executors.interface import Ended, Lost, Message, Moved, Told, cannot_travel
 from evonorm.lab.jobs.executors.ray_task import MARK, Mailbox, Settings, run
 from evonorm.lab.jobs.job import Carrying, Function, Job, Outcome, Target
-from evonorm.lab.sweep.journal import LOG
+from evonorm.lab.jobs.logs import LOG
 
 if TYPE_CHECKING:
     from types import ModuleType
