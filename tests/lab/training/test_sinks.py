@@ -17,7 +17,7 @@ from evonorm.lab.records import run_files
 from evonorm.lab.records.wandb_file import Tail
 from evonorm.lab.training import sinks
 from evonorm.lab.training.progress import Silent
-from evonorm.lab.training.sinks import Recording, Wanted, tensorboard_sink, wandb_sink
+from evonorm.lab.training.sinks import Recording, Wanted, wandb_sink
 
 for name in ("wandb", "tensorboard"):
     if not os.environ.get("CI"):
@@ -133,7 +133,7 @@ def test_tensorboard_over_two_sessions(tmp_path: Path) -> None:
     found = scalars(tmp_path / "tb" / "run")
     assert found["val_accuracy"] == [(epoch, pytest.approx(0.1 * epoch)) for epoch in (1, 2, 3)]
     assert "val_loss" not in found
-    assert found[tensorboard_sink.BEST] == [(3, pytest.approx(0.3))]
+    assert found["best/val_accuracy"] == [(3, pytest.approx(0.3))]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "tb" / "run"))
@@ -145,7 +145,7 @@ def test_tensorboard_over_two_sessions(tmp_path: Path) -> None:
     assert start["layer"].string_value == "bn-relu"
     assert (start["learning_rate"].number_value, start["seeds.model"].number_value) == (0.01, 3)
     named = {info.name.tag for info in data["_hparams_/experiment"].experiment.metric_infos}
-    assert {"val_accuracy", tensorboard_sink.BEST} <= named
+    assert {"val_accuracy", "best/val_accuracy"} <= named
     assert "_hparams_/session_end_info" in data
 
 

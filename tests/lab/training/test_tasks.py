@@ -27,7 +27,7 @@ from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.progress import Plain
 from evonorm.lab.training.training import train
 from tests.lab.pages.test_report import text_of
-from tests.lab.pictures import pictures
+from tests.lab.pictures import pictures, written
 from tests.lab.training.reconstruction import ERROR, RECONSTRUCTION
 from tests.lab.training.test_training import StopAfter, curves
 
@@ -178,6 +178,15 @@ def test_a_record_of_a_task_that_is_not_known_is_shown_by_its_loss(folder: Path,
     assert f"loss {found(folder, 0.1).metrics[-1]['val_loss']:.4g} in validation" in shown.stdout or (
         f"loss {found(folder, 0.02).metrics[-1]['val_loss']:.4g} in validation" in shown.stdout
     )
+
+
+def test_worker_processes_learn_it(tmp_path: Path) -> None:
+    sweep = schema.parse({"method": "grid", "parameters": {"learning_rate": {"values": [0.02]}}})
+    source = written(tmp_path / "images")
+    fixed = {"task": "reconstruction", "groups": 4, "epochs": 1, "batch_size": 16, "precision": "fp32", "data": source}
+    target = training_job.Training(fixed, "0123456789abcdef")
+    result = driver.drive(sweep, target, tmp_path / "out", make(target, workers=1))
+    assert [(trial.status, trial.error) for trial in result.trials] == [("finished", None)]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ class Training:
         self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
         self._sources = tuple(sources)
         self._datasets: dict[str | None, ImageDataset] = {}
+        self._tasks = tasks.added()
 
     def cargo(self) -> dict[str | None, ImageDataset]:
         """See Carrying."""
@@ -75,6 +76,8 @@ class Training:
         from evonorm.lab.records import run_files
         from evonorm.lab.training.training import run_folder, train
 
+        for task in self._tasks:
+            tasks.add(task)
         config = config_of({**self._fixed, **job.parameters})
         dataset = self._loaded(config.data)
         folder = run_folder(config, dataset, job.sweep_folder)

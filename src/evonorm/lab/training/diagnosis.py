@@ -144,7 +144,7 @@ def _loss_fault(watch: _Watch) -> Diagnosis:
             "The loss was not finite, and the replay saw none of the network's modules: it cannot say where it began."
         )
         return Diagnosis("not reproduced", None, cause)
-    cause = f"Every activation was finite, but the loss was not: the logits reached {watch.largest():.3g}."
+    cause = f"Every activation was finite, but the loss was not: the output reached {watch.largest():.3g}."
     return Diagnosis("loss", "loss", f"{cause} Lower the learning rate.", watch.magnitudes)
 
 

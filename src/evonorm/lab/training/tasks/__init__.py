@@ -74,6 +74,10 @@ class Metric:
         return min(scored, key=lambda epoch: self.order(epoch[self.key()]), default=None)
 
 
+def _no_chance(dataset: Mapping[str, Any]) -> float:
+    return math.nan
+
+
 @dataclass(frozen=True)
 class Task:
     """A row of the table of tasks.
@@ -86,7 +90,7 @@ class Task:
     metrics: tuple[Metric, ...]
     goal: Metric
     work: Callable[[], Work]
-    chance: Callable[[Mapping[str, Any]], float] = lambda dataset: math.nan
+    chance: Callable[[Mapping[str, Any]], float] = _no_chance
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -113,6 +117,11 @@ def add(task: Task) -> Task:
     if _TASKS.setdefault(task.name, task) != task:
         raise UserError(f"there is a task {task.name!r} already; choose another name")
     return task
+
+
+def added() -> tuple[Task, ...]:
+    """What is known here besides classification, to be added in a worker process, which knows only what it is given."""
+    return tuple(task for task in _TASKS.values() if task.name != DEFAULT)
 
 
 def get(name: str) -> Task:
