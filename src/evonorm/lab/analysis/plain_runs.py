@@ -12,8 +12,7 @@ from typing import Any
 from evonorm.lab.analysis.comparison import percent, summarize
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
-from evonorm.lab.records.run_files import Record, Unread
-from evonorm.lab.training.sinks import flat
+from evonorm.lab.records.run_files import Record, Unread, flat
 
 # Settings that tell runs apart, in this order, and how a name has them; what else differs follows them.
 _NAMED = {

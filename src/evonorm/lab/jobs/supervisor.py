@@ -166,7 +166,7 @@ class Supervisor(Generic[T]):
             self._work.moved(task, message.part)
         elif isinstance(message, Told):
             for number in self._work.told(task, message.metrics):
-                if number not in self._ending_early:
+                if number in self._running and number not in self._ending_early:
                     self._ending_early.add(number)
                     self._executor.stop(number)
         else:

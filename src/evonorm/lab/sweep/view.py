@@ -15,8 +15,8 @@ from rich.text import Text
 
 from evonorm.lab.jobs import board
 from evonorm.lab.jobs.board import Pace
-from evonorm.lab.jobs.job import flat
 from evonorm.lab.jobs.logs import LOG
+from evonorm.lab.records.run_files import flat
 from evonorm.lab.sweep.journal import Trial, trial_folder
 from evonorm.lab.sweep.schema import Sweep
 from evonorm.lab.training.progress import live
