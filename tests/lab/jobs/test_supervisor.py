@@ -13,7 +13,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.jobs import supervisor
 from evonorm.lab.jobs.executors import Ended, Lost, Message, Moved, Told
 from evonorm.lab.jobs.job import Job, Outcome
-from evonorm.lab.jobs.supervisor import MOST_DEATHS, MOST_ERRORS, Supervisor
+from evonorm.lab.jobs.supervisor import MOST_DEATHS, MOST_ERRORS, Supervisor, Work
 
 DONE, FAILS, DIES = Outcome("finished"), Outcome("failed", error="the roof fell in"), "its process was killed"
 
@@ -69,7 +69,7 @@ class Played:
         self.closed += 1
 
 
-class Kept:
+class Kept(Work[One]):
     """Work that keeps what it hears."""
 
     def __init__(
@@ -111,9 +111,6 @@ class Kept:
 
     def say(self, text: str) -> None:
         self.heard.append(("say", text))
-
-    def update(self) -> None:
-        pass
 
 
 def never() -> bool:

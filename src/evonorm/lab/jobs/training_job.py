@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
+from evonorm.lab.records.run_files import flat
 from evonorm.lab.training.config import Seeds, TrainConfig
 from evonorm.lab.training.progress import Silent
 from evonorm.lab.training.sinks import Recording, Wanted
@@ -140,7 +141,7 @@ def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
     """The run these parameters mean. Raises UserError naming a parameter that is unknown or does not fit."""
     seeds: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    for name, value in _flat(parameters):
+    for name, value in flat(parameters).items():
         of_seeds = name.startswith("seeds.")
         (seeds if of_seeds else values)[name.removeprefix("seeds.")] = coerced(name, value)
     return TrainConfig(**values, seeds=Seeds(**seeds))
@@ -165,14 +166,6 @@ def names() -> list[str]:
     """Every parameter that training knows."""
     fields = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "seeds"]
     return fields + [f"seeds.{field.name}" for field in dataclasses.fields(Seeds)]
-
-
-def _flat(parameters: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in parameters.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def types_of(name: str) -> tuple[Any, ...]:
