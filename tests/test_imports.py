@@ -1,4 +1,4 @@
-"""One direction of imports: layers <- models <- lab <- cli; and a light start."""
+"""One direction of imports: layers <- models <- lab <- cli, and among the lab's wings; and a light start."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ import evonorm
 
 SOURCE = Path(evonorm.__file__).parent
 WINGS = ["layers", "models", "lab", "search", "cli"]
+# The lab's wings, each of which knows those before it alone. What lies beside them (errors, stopping, ...) knows none.
+LAB_WINGS = ["data", "records", "training", "jobs", "sweep", "analysis", "experiments", "pages", "bench"]
+# What a run is configured as, and what its task measures, is what its record holds, and is checked against.
+UPWARD = {
+    "records/record_shape.py": {"training.config", "training.tasks"},
+    "records/export.py": {"training.config", "training.tasks"},
+}
 # Nothing after the record touches torch, and parsing a command line does not either.
 WITHOUT_TORCH = [
     "lab/errors.py",
@@ -59,6 +66,31 @@ def test_imports_run_downward(path: Path) -> None:
     own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
     upward = {m for m in imported(path) if (w := wing(m)) and WINGS.index(w) > WINGS.index(own)}
     assert not upward, f"{path.relative_to(SOURCE)} imports upward: {sorted(upward)}"
+
+
+def lab_module(module: str) -> str | None:
+    """The module below evonorm.lab, without what is taken from it: `jobs.job` of `evonorm.lab.jobs.job.Job`."""
+    parts = module.split(".")
+    return ".".join(parts[2:4]) if parts[:2] == ["evonorm", "lab"] and len(parts) > 2 else None
+
+
+LAB = SOURCE / "lab"
+LAB_FILES = sorted(LAB.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", LAB_FILES, ids=lambda path: str(path.relative_to(LAB)))
+def test_the_wings_of_the_lab_run_downward(path: Path) -> None:
+    own, *inner = path.relative_to(LAB).parts
+    above = LAB_WINGS[LAB_WINGS.index(own) + 1 :] if inner else LAB_WINGS
+    upward = {name for m in imported(path) if (name := lab_module(m)) and name.split(".")[0] in above}
+    allowed = UPWARD.get(path.relative_to(LAB).as_posix(), set())
+    assert not upward - allowed - {name.split(".")[0] for name in allowed}
+    assert allowed <= upward, "an exception that nothing needs"
+
+
+def test_every_wing_of_the_lab_has_its_place() -> None:
+    assert {path.name for path in LAB.iterdir() if (path / "__init__.py").exists()} == set(LAB_WINGS)
+    assert {(LAB / name).exists() for name in UPWARD} == {True}
 
 
 @pytest.mark.parametrize("path", [p for p in INNER if p.relative_to(SOURCE).parts[0] in ("layers", "models")], ids=str)

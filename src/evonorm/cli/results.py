@@ -59,7 +59,7 @@ def report(options: Any) -> int:
 
 def export(options: Any) -> int:
     """Writes the table; the exit code."""
-    from evonorm.lab.records import export as exporting
+    from evonorm.lab.sweep import export as exporting
 
     files = {name: Path(value) if (value := getattr(options, name)) else None for name in ("csv", "parquet")}
     for name, file in files.items():

@@ -15,7 +15,8 @@ from evonorm.lab.analysis import comparison, plain_runs
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs import campaign
 from evonorm.lab.pages import page
-from evonorm.lab.records import export, run_files
+from evonorm.lab.records import run_files
+from evonorm.lab.sweep import export
 from evonorm.lab.training.config import TrainConfig
 from tests.lab import sweeps
 from tests.lab.pages import test_architectures_page, test_batches_page, test_ladder_page

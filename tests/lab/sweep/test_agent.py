@@ -237,7 +237,7 @@ def test_only_so_many_trials_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sweep = schema.parse({"method": "random", "run_cap": 9, "parameters": {"x": {"value": 2}}})
     drawn = []
 
-    class Watching(view.Silent):
+    class Watching(view.View):
         def update(self, trials: Mapping[int, journal.Trial]) -> None:
             drawn.append(sum(not trial.ended for trial in trials.values()))
 

@@ -15,9 +15,10 @@ import pytest
 from evonorm import cli
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs import training_job
-from evonorm.lab.jobs.training_job import check, config_of
+from evonorm.lab.jobs.training_job import config_of
 from evonorm.lab.records import run_files
 from evonorm.lab.sweep import command, journal, schema
+from evonorm.lab.sweep.of_training import check
 from evonorm.lab.training.config import Seeds, TrainConfig
 
 TINY = ["--data", "digits", "--set", "train_images=10", "test_images=10", "batch_size=10", "precision=fp32"]

@@ -10,9 +10,10 @@ import pytest
 
 from evonorm import cli
 from evonorm.lab.errors import UserError
-from evonorm.lab.jobs.training_job import check, config_of
+from evonorm.lab.jobs.training_job import config_of
 from evonorm.lab.records import run_files
 from evonorm.lab.sweep import schema
+from evonorm.lab.sweep.of_training import check
 from evonorm.lab.training import profile
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.training import run_folder, train

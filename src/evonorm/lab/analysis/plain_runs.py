@@ -13,9 +13,8 @@ from evonorm.lab.analysis.comparison import summarize, told
 from evonorm.lab.analysis.outcomes import reached
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
-from evonorm.lab.records.run_files import Record, Unread
+from evonorm.lab.records.run_files import Record, Unread, flat
 from evonorm.lab.training import tasks
-from evonorm.lab.training.sinks import flat
 
 # Settings that tell runs apart, in this order, and how a name has them; what else differs follows them.
 _NAMED = {

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from evonorm.lab.analysis.swept import Swept, number
-from evonorm.lab.jobs.job import flat
-from evonorm.lab.records.run_files import Record
+from evonorm.lab.records.run_files import Record, flat
 from evonorm.lab.sweep.driver import best_by
 from evonorm.lab.training import tasks
 from evonorm.lab.training.config import REPORT_MODEL

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.jobs.job import flat
 from evonorm.lab.records import run_files
+from evonorm.lab.records.run_files import flat
 from evonorm.lab.sweep.journal import SWEEP, Trial, read_trials
 from evonorm.lab.sweep.schema import Metric
 from evonorm.lab.sweep.suggest import imputed

@@ -20,7 +20,7 @@ from evonorm.lab.jobs.board import print_table as print_table
 from evonorm.lab.jobs.executors import Executor
 from evonorm.lab.jobs.job import Job, Outcome
 from evonorm.lab.jobs.logs import LOG
-from evonorm.lab.jobs.supervisor import Supervisor
+from evonorm.lab.jobs.supervisor import Supervisor, Work
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import stop_requests
 from evonorm.lab.training import tasks
@@ -98,17 +98,11 @@ def _look(one: PlannedRun, out: Path) -> None:
         one.part = 1.0 if one.behind else (record.summary.get("epochs_done") or 0) / one.config.epochs
 
 
-class _Work:
+class _Work(Work[PlannedRun]):
     """The runs as the supervisor's work: where each stands is its status, which the board shows."""
 
     def __init__(self, out: Path, board: Board) -> None:
         self._out, self._board = out, board
-
-    def draw(self) -> PlannedRun | None:
-        return None
-
-    def place(self, task: PlannedRun) -> str | None:
-        return None  # a folder each
 
     def job(self, task: PlannedRun) -> Job:
         task.status = "running"
@@ -139,9 +133,6 @@ class _Work:
 
     def say(self, text: str) -> None:
         self._board.say(text)
-
-    def update(self) -> None:
-        pass
 
     def _end(self, task: PlannedRun, status: str, error: str | None) -> None:
         task.status, task.part = status, 1.0

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from evonorm.lab.records.run_files import flat
+
 
 @dataclass(frozen=True)
 class Job:
@@ -144,14 +146,6 @@ def log(metrics: Mapping[str, Any] | None = None, /, **named: Any) -> None:
 def plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics as JSON has them: numbers of any library become Python's, nested ones go by their dotted names."""
     return {name: _plain(value) for name, value in flat(metrics).items()}
-
-
-def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested values by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
-    return found
 
 
 def _plain(value: Any) -> Any:

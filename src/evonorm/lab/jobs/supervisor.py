@@ -42,20 +42,24 @@ T = TypeVar("T", bound=Task)
 class Work(Protocol[T]):
     """What is to be done, and who hears what became of it.
 
-    Each attempt is begun by `job` and ends in one of `stopped`, `attempt_failed` or `ended`.
+    Each attempt is begun by `job` and ends in one of `stopped`, `attempt_failed` or `ended`. By default there is
+    nothing to draw, each task has a place of its own, and what only tells is not heard.
     """
 
     def draw(self) -> T | None:
         """One task more, besides those that wait; None where there is none, or none yet."""
+        return None
 
     def place(self, task: T) -> str | None:
         """Where it works, if others may work there too: two of one place never run at once."""
+        return None
 
     def job(self, task: T) -> Job:
         """An attempt begins."""
 
     def moved(self, task: T, part: float) -> None:
         """The attempt got on: `part` of it, from 0 to 1, is done."""
+        return
 
     def told(self, task: T, metrics: Mapping[str, Any]) -> Collection[int]:
         """The attempt reported. Returns the running tasks that are to end early for it: their outcome is `stopped`."""
@@ -77,6 +81,7 @@ class Work(Protocol[T]):
 
     def update(self) -> None:
         """Something may have changed."""
+        return
 
 
 class Supervisor(Generic[T]):
@@ -166,7 +171,7 @@ class Supervisor(Generic[T]):
             self._work.moved(task, message.part)
         elif isinstance(message, Told):
             for number in self._work.told(task, message.metrics):
-                if number not in self._ending_early:
+                if number in self._running and number not in self._ending_early:
                     self._ending_early.add(number)
                     self._executor.stop(number)
         else:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
-from evonorm.lab.sweep.distributions import quantile
-from evonorm.lab.sweep.schema import Sweep
+from evonorm.lab.records.run_files import flat
 from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
 from evonorm.lab.training.progress import Silent
@@ -140,57 +139,13 @@ def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
     """The run these parameters mean. Raises UserError naming a parameter that is unknown or does not fit."""
     seeds: dict[str, Any] = {}
     values: dict[str, Any] = {}
-    for name, value in _flat(parameters):
+    for name, value in flat(parameters).items():
         of_seeds = name.startswith("seeds.")
         (seeds if of_seeds else values)[name.removeprefix("seeds.")] = coerced(name, value)
     return TrainConfig(**values, seeds=Seeds(**seeds))
 
 
-def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
-    """Tries every value a trial may get, before any runs. Returns notes; raises UserError with the value's path."""
-    _check_names(config_of(fixed))
-    notes = []
-    for parameter in sweep.parameters:
-        distribution = parameter.distribution
-        tried = distribution.values or (quantile(distribution, 1e-9), quantile(distribution, 1 - 1e-9))
-        for place, value in enumerate(tried):
-            at = parameter.place + (f".values[{place}]" if len(distribution.values) > 1 else "")
-            try:
-                _check_names(config_of({parameter.name: value}))
-            except UserError as error:
-                raise UserError(f"{at}: {error}") from None
-        if not distribution.choices and int in _types(parameter.name) and not isinstance(tried[0], int):
-            steps = "integer bounds, or q: 1" if distribution.kind == "uniform" else "an integer q"
-            raise UserError(
-                f"{parameter.place}: {parameter.name} takes integers, {distribution.kind} draws others; {steps}"
-            )
-        if distribution.kind == "int_uniform" and float in _types(parameter.name):
-            notes.append(
-                f"{parameter.place}: integer bounds draw integers alone, as W&B does; write {distribution.minimum}.0 "
-                f"for the numbers between, which {parameter.name} takes too"
-            )
-    metrics = reported(sweep, fixed)
-    if sweep.metric is not None and sweep.metric.name not in metrics:
-        close = difflib.get_close_matches(sweep.metric.name, metrics, n=1)
-        suggestion = f", did you mean {close[0]!r}?" if close else ""
-        raise UserError(
-            f"metric.name: training reports no {sweep.metric.name!r}{suggestion}; it reports {', '.join(metrics)}"
-        )
-    return notes
-
-
-def reported(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
-    """The names of what every trial reports once an epoch, others' names for them included."""
-    tried = {value for one in sweep.parameters if one.name == "task" for value in one.distribution.values}
-    found = [tasks.get(name) for name in tried or {str(fixed.get("task") or tasks.DEFAULT)}]
-    return [
-        name
-        for name in (*found[0].figures, *found[0].aliases)
-        if all(name in (*task.figures, *task.aliases) for task in found)
-    ]
-
-
-def _check_names(config: TrainConfig) -> None:
+def check_names(config: TrainConfig) -> None:
     """Raises UserError for a task, layer or model that is not there; torch is imported only to look one up."""
     tasks.get(config.task)
     try:
@@ -212,15 +167,8 @@ def names() -> list[str]:
     return fields + [f"seeds.{field.name}" for field in dataclasses.fields(Seeds)]
 
 
-def _flat(parameters: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in parameters.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _types(name: str) -> tuple[Any, ...]:
+def types_of(name: str) -> tuple[Any, ...]:
+    """What a parameter may be. Raises UserError for one that training does not know."""
     owner, field = (Seeds, name[6:]) if name.startswith("seeds.") else (TrainConfig, name)
     hint = typing.get_type_hints(owner).get(field)
     if hint is None or name == "seeds":
@@ -235,7 +183,7 @@ def coerced(name: str, value: Any) -> Any:
 
     Raises UserError for a name that training does not know, or a value that does not fit.
     """
-    kinds = _types(name)
+    kinds = types_of(name)
     if value is None and type(None) in kinds:
         return None
     for kind in kinds:

@@ -11,12 +11,12 @@ from evonorm.lab.analysis.conditions import distinct
 from evonorm.lab.analysis.importance import Effect
 from evonorm.lab.analysis.swept import Axis, Swept, number, read
 from evonorm.lab.jobs.board import duration
-from evonorm.lab.jobs.job import flat
 from evonorm.lab.pages import effect_charts, html, learning_charts, pictures, sweep_charts
 from evonorm.lab.pages.charts import Chart
 from evonorm.lab.pages.grid import Cell, Grid, Row, link
-from evonorm.lab.records import export, run_files
-from evonorm.lab.records.run_files import Found, Record
+from evonorm.lab.records import run_files
+from evonorm.lab.records.run_files import Found, Record, flat
+from evonorm.lab.sweep import export
 from evonorm.lab.sweep.journal import SWEEP, trial_folder
 
 LISTINGS = SWEEP

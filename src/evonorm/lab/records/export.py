@@ -1,16 +1,14 @@
-"""Runs and sweeps as one table, for pandas, DuckDB or a spreadsheet: a row a run or trial, or a row an epoch.
+"""Runs as one table, for pandas, DuckDB or a spreadsheet: a row a run, or a row an epoch; sweeps: see sweep.export.
 
 Columns have fixed names, order and types, those of the metrics by the tasks of the runs; what a run lacks is null
 (empty in CSV).
 
 runs:    run, experiments, status, epochs_done, seconds, parameters, diagnosis, error, data.*, config.*, best.*, last.*
-sweeps:  trial, run, status, metric, value, reports, seconds, error, param.* (as drawn), data.*, config.*, best.*,
-         last.*; without data.*, config.* and best.* where the sweep runs a program, whose last.* are its own metrics
-epochs:  run, epoch and the metrics of an epoch; of a sweep: trial, report (from 1) and every metric reported
+epochs:  run, epoch and the metrics of an epoch
 
-best.*: the epoch that is best by the goal of the run's task, as validation accuracy. value: the best value of the
-sweep's metric. config.* are the fields of TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in
-experiments of `reproduce`, as in "b0 intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
+best.*: the epoch that is best by the goal of the run's task, as validation accuracy. config.* are the fields of
+TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in experiments of `reproduce`, as in "b0
+intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
 """
 
 from __future__ import annotations
@@ -28,21 +26,15 @@ from typing import Any
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import listings, run_files
 from evonorm.lab.records.record_shape import kind_of
-from evonorm.lab.sweep.driver import read_sweep
-from evonorm.lab.sweep.journal import SWEEP, Trial, trial_folder
+from evonorm.lab.records.run_files import flat
 from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
-from evonorm.lab.training.sinks import flat
 
 Row = dict[str, Any]
 _DATA: dict[str, type] = {"name": str, "fingerprint": str, "train_images": int, "test_images": int}
 _RUN: dict[str, type] = {
     **{"run": str, "experiments": str, "status": str, "epochs_done": int, "seconds": float, "parameters": int},
     **{"diagnosis": str, "error": str},
-}
-_TRIAL: dict[str, type] = {
-    **{"trial": int, "run": str, "status": str, "metric": str, "value": float, "reports": int, "seconds": float},
-    "error": str,
 }
 
 
@@ -79,26 +71,8 @@ class Table:
         return content
 
 
-def export(folder: Path, *, csv: Path | None, parquet: Path | None, metrics: bool) -> Table:
-    """Writes the table of `folder` to the files given, at least one, and returns it. metrics: a row an epoch.
-
-    Raises UserError if there is nothing to export or nowhere to write it, OSError if a file cannot be written.
-    """
-    if csv is None and parquet is None:
-        raise UserError("export to what? give --csv FILE or --parquet FILE")
-    table = read(folder, metrics=metrics)
-    if csv is not None:
-        run_files.write_atomically(csv, table.csv().encode())
-    if parquet is not None:
-        run_files.write_atomically(parquet, table.parquet())
-    return table
-
-
 def read(folder: Path, *, metrics: bool = False) -> Table:
-    """The table of a run's folder, a folder of runs, or a sweep's. Raises UserError if it is none of them."""
-    if (folder / SWEEP).exists():
-        content, trials = read_sweep(folder)
-        return _trial_reports(folder, trials) if metrics else _trials(folder, content, trials)
+    """The table of a run's folder or a folder of runs. Raises UserError if it is none of them."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
     found = run_files.read_all(folder)
@@ -107,68 +81,19 @@ def read(folder: Path, *, metrics: bool = False) -> Table:
         raise UserError(f"there is no run and no sweep in {folder}; give --out of train, reproduce or sweep{lost}")
     if metrics:
         rows = [{"run": run.name, **epoch} for run in found.records for epoch in run.metrics]
-        return _typed({"run": str, **_epoch(run.config for run in found.records)}, rows, found.unread)
+        return typed({"run": str, **_epoch(run.config for run in found.records)}, rows, found.unread)
     return replace(of_runs(found.records, listings.stands_for(folder)), unread=found.unread)
 
 
 def of_runs(runs: Iterable[run_files.Record], stands_for: Mapping[str, Iterable[str]]) -> Table:
     """A row a run. stands_for: see listings.stands_for."""
     runs = list(runs)
-    rows = [{**_run_row(run), "experiments": "; ".join(stands_for.get(run.name, ())) or None} for run in runs]
-    return _typed({**_RUN, **_run_columns(run.config for run in runs)}, rows)
+    rows = [{**run_row(run), "experiments": "; ".join(stands_for.get(run.name, ())) or None} for run in runs]
+    return typed({**_RUN, **run_columns(run.config for run in runs)}, rows)
 
 
-def _trials(folder: Path, content: Mapping[str, Any], trials: Iterable[Trial]) -> Table:
-    trials = list(trials)
-    made = {trial.run: folder / trial.run for trial in trials if trial.run is not None}
-    found = run_files.read_these(path for path in made.values() if run_files.is_run(path))
-    runs = {run.name: run for run in found.records}
-    metric = (content["sweep"]["metric"] or {}).get("name")
-    trains = "training" in content["runs"]
-    of_runs = _run_columns([run.config for run in runs.values()] or [content["runs"].get("training") or {}])
-    rows: list[Row] = []
-    for trial in trials:
-        row: Row = {name: getattr(trial, name) for name in ("run", "status", "value", "seconds", "error")}
-        row |= {"trial": trial.number, "metric": metric, "reports": len(trial.history) if metric else None}
-        row |= {f"param.{name}": value for name, value in flat(trial.parameters).items()}
-        if not trains:
-            row |= {f"last.{name}": value for name, value in flat(trial.metrics).items()}
-        elif trial.run in runs:
-            run = _run_row(runs[trial.run])
-            row |= {name: run[name] for name in of_runs if name in run}
-        rows.append(row)
-    drawn = _inferred(rows, "param.")
-    rest = of_runs if trains else _inferred(rows, "last.", numbers=float)
-    return _typed({**_TRIAL, **drawn, **rest}, rows, found.unread)
-
-
-def _trial_reports(folder: Path, trials: Iterable[Trial]) -> Table:
-    rows: list[Row] = []
-    unread = []
-    for trial in trials:
-        try:
-            reports = list(run_files.read_metrics(trial_folder(folder, trial.number)))
-        except UserError as error:
-            unread.append(run_files.Unread(f"trial {trial.number}", str(error)))
-            continue
-        rows += [
-            {"trial": trial.number, "report": place + 1, **_unclashing(flat(report))}
-            for place, report in enumerate(reports)
-        ]
-    named = _inferred(rows, "", numbers=float)
-    columns = {"trial": int, "report": int, **{name: kind for name, kind in named.items() if name not in _KEYS}}
-    return _typed(columns, rows, tuple(unread))
-
-
-_KEYS = ("trial", "report")
-
-
-def _unclashing(report: Row) -> Row:
-    """A program may call a metric as we call a column."""
-    return {f"metric.{name}" if name in _KEYS else name: value for name, value in report.items()}
-
-
-def _run_row(run: run_files.Record) -> Row:
+def run_row(run: run_files.Record) -> Row:
+    """A run as a row, without what it stands for."""
     summary = run.summary
     row: Row = {"run": run.name, "status": run.status, "diagnosis": (summary.get("diagnosis") or {}).get("cause")}
     row |= {name: summary.get(name) for name in ("epochs_done", "seconds", "parameters", "error")}
@@ -182,8 +107,11 @@ def _epoch(configs: Iterable[Mapping[str, Any]]) -> dict[str, type]:
     return {"epoch": int, **dict.fromkeys(tasks.figures(configs), float)}
 
 
-def _run_columns(configs: Iterable[Mapping[str, Any]]) -> dict[str, type]:
-    """configs: of the runs, for their tasks."""
+def run_columns(configs: Iterable[Mapping[str, Any]]) -> dict[str, type]:
+    """The columns of a run that hold what it ran on, its configuration, and its best and last epoch.
+
+    configs: of the runs, for their tasks.
+    """
     of_epoch = _epoch(configs)
     columns = {f"data.{name}": kind for name, kind in _DATA.items()}
     for owner, above in ((TrainConfig, "config."), (Seeds, "config.seeds.")):
@@ -194,7 +122,7 @@ def _run_columns(configs: Iterable[Mapping[str, Any]]) -> dict[str, type]:
     return columns
 
 
-def _inferred(rows: Iterable[Row], above: str, *, numbers: type | None = None) -> dict[str, type]:
+def inferred(rows: Iterable[Row], above: str, *, numbers: type | None = None) -> dict[str, type]:
     """Columns that the rows have below a name, first come first. numbers: the type of every number; default: int where
     all are.
     """
@@ -212,7 +140,7 @@ def _common(kinds: set[type], numbers: type | None) -> type:
     return bool if kinds == {bool} else str
 
 
-def _typed(columns: dict[str, type], rows: Iterable[Row], unread: tuple[run_files.Unread, ...] = ()) -> Table:
+def typed(columns: dict[str, type], rows: Iterable[Row], unread: tuple[run_files.Unread, ...] = ()) -> Table:
     """The rows with each value as its column has it; text where a value is not of the kind."""
     typed = []
     for row in rows:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs import executors, training_job
-from evonorm.lab.jobs.job import Target, flat
-from evonorm.lab.sweep import driver, macros, schema, view
+from evonorm.lab.jobs.job import Target
+from evonorm.lab.records.run_files import flat
+from evonorm.lab.sweep import driver, macros, of_training, schema, view
 from evonorm.lab.sweep.program import Program
 from evonorm.lab.sweep.schema import Metric, Sweep
 from evonorm.lab.training.sinks import Wanted
@@ -56,7 +57,7 @@ def read(file: Path, *, data: str | None, settings: Sequence[str]) -> Chosen:
     notes = [f"parameters.{name}: set aside, {name} is {fixed[name]} for every trial" for name in set_aside]
     sweep = replace(sweep, parameters=kept)
     try:
-        notes += training_job.check(sweep, fixed)
+        notes += of_training.check(sweep, fixed)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     return Chosen(replace(sweep, notes=(*sweep.notes, *notes)), fixed)

@@ -15,13 +15,13 @@ from typing import IO, Any
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.executors import Executor
 from evonorm.lab.jobs.job import Job, Outcome, Target
-from evonorm.lab.jobs.supervisor import Supervisor
+from evonorm.lab.jobs.supervisor import Supervisor, Work
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
 from evonorm.lab.sweep.journal import METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
-from evonorm.lab.sweep.view import Silent, View
+from evonorm.lab.sweep.view import View
 
 # So many failed trials and none that ended otherwise: the program is broken, not the parameters.
 HOPELESS = 5
@@ -87,7 +87,7 @@ def drive(
     earlier calls included; run_cap holds too. Raises UserError if the folder holds another sweep or another driver is
     at work there, OSError if the disk does not take what happens: what is there stays whole.
     """
-    view = view or Silent()
+    view = view or View()
     with (
         contextlib.closing(executor),
         locked(folder, "another process is running the sweep in"),
@@ -101,7 +101,7 @@ def drive(
     return Result(folder, sweep, read_trials(folder), stopped)
 
 
-class _Driver:
+class _Driver(Work[Trial]):
     """A sweep as the supervisor's work: what happens goes into the journal, and to the view."""
 
     def __init__(self, sweep: Sweep, target: Target, folder: Path, seed: int, trials: int | None, view: View) -> None:
@@ -151,9 +151,6 @@ class _Driver:
         (folder / METRICS).unlink(missing_ok=True)  # of an attempt that did not end
         self._attempts[task.number] = _Attempt(task, time.monotonic())
         return Job(task.number, task.parameters, folder, self._folder)
-
-    def moved(self, task: Trial, part: float) -> None:
-        pass
 
     def told(self, task: Trial, metrics: Mapping[str, Any]) -> Collection[int]:
         attempt = self._attempts[task.number]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -15,8 +15,8 @@ from rich.text import Text
 
 from evonorm.lab.jobs import board
 from evonorm.lab.jobs.board import Pace
-from evonorm.lab.jobs.job import flat
 from evonorm.lab.jobs.logs import LOG
+from evonorm.lab.records.run_files import flat
 from evonorm.lab.sweep.journal import Trial, trial_folder
 from evonorm.lab.sweep.schema import Sweep
 from evonorm.lab.training.progress import live
@@ -24,8 +24,8 @@ from evonorm.lab.training.progress import live
 _STATUSES = ("finished", "pruned", "diverged", "failed", "running", "waiting")
 
 
-class View(Protocol):
-    """What the driver tells of a sweep."""
+class View:
+    """What the driver tells of a sweep; this one shows nothing of it."""
 
     def begin(self, sweep: Sweep, limit: int | None, trials: Mapping[int, Trial]) -> None:
         """It starts or goes on. limit: how many trials there will be; None: no end."""
@@ -40,23 +40,7 @@ class View(Protocol):
         """Something to know."""
 
 
-class Silent:
-    """Tells nothing."""
-
-    def begin(self, sweep: Sweep, limit: int | None, trials: Mapping[int, Trial]) -> None:
-        """See View."""
-
-    def update(self, trials: Mapping[int, Trial]) -> None:
-        """See View."""
-
-    def ended(self, trial: Trial) -> None:
-        """See View."""
-
-    def say(self, text: str) -> None:
-        """See View."""
-
-
-class _Progress:
+class _Progress(View):
     """The figures of a sweep at work, kept up with each trial that ends."""
 
     def __init__(self, console: Console, folder: Path) -> None:
@@ -113,9 +97,6 @@ class Plain(_Progress):
         """See View."""
         super().ended(trial)
         self.say(f"{describe(trial, self._folder)}  [{self._line()}]")
-
-    def update(self, trials: Mapping[int, Trial]) -> None:
-        """See View."""
 
     def end(self) -> None:
         """Says which trial is best."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.jobs.job import Job, Reporter, flat
+from evonorm.lab.jobs.job import Job, Reporter
+from evonorm.lab.records.run_files import flat
 from evonorm.lab.records.wandb_file import BrokenFile, Tail
 
 PARAMETERS_FILE = "wandb-parameters.yaml"

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from evonorm.lab.records import run_files
-from evonorm.lab.records.run_files import Record
+from evonorm.lab.records.run_files import Record, flat
 from evonorm.lab.training import tasks
 from evonorm.lab.training.progress import Watch
 
@@ -197,14 +197,3 @@ def results(record: Record) -> dict[str, Any]:
         "error": summary.get("error"),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested mappings by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{above}{name}.")
-        else:
-            found[above + name] = value
-    return found

@@ -1,0 +1,57 @@
+"""A sweep of this lab's training, checked before any trial runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from evonorm.lab.errors import UserError
+from evonorm.lab.jobs.training_job import check_names, config_of, types_of
+from evonorm.lab.sweep.distributions import quantile
+from evonorm.lab.sweep.schema import Sweep
+from evonorm.lab.training import tasks
+
+
+def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
+    """Tries every value a trial may get, before any runs. Returns notes; raises UserError with the value's path."""
+    check_names(config_of(fixed))
+    notes = []
+    for parameter in sweep.parameters:
+        distribution = parameter.distribution
+        tried = distribution.values or (quantile(distribution, 1e-9), quantile(distribution, 1 - 1e-9))
+        for place, value in enumerate(tried):
+            at = parameter.place + (f".values[{place}]" if len(distribution.values) > 1 else "")
+            try:
+                check_names(config_of({parameter.name: value}))
+            except UserError as error:
+                raise UserError(f"{at}: {error}") from None
+        if not distribution.choices and int in types_of(parameter.name) and not isinstance(tried[0], int):
+            steps = "integer bounds, or q: 1" if distribution.kind == "uniform" else "an integer q"
+            raise UserError(
+                f"{parameter.place}: {parameter.name} takes integers, {distribution.kind} draws others; {steps}"
+            )
+        if distribution.kind == "int_uniform" and float in types_of(parameter.name):
+            notes.append(
+                f"{parameter.place}: integer bounds draw integers alone, as W&B does; write {distribution.minimum}.0 "
+                f"for the numbers between, which {parameter.name} takes too"
+            )
+    metrics = reported(sweep, fixed)
+    if sweep.metric is not None and sweep.metric.name not in metrics:
+        close = difflib.get_close_matches(sweep.metric.name, metrics, n=1)
+        suggestion = f", did you mean {close[0]!r}?" if close else ""
+        raise UserError(
+            f"metric.name: training reports no {sweep.metric.name!r}{suggestion}; it reports {', '.join(metrics)}"
+        )
+    return notes
+
+
+def reported(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
+    """The names of what every trial reports once an epoch, others' names for them included."""
+    tried = {value for one in sweep.parameters if one.name == "task" for value in one.distribution.values}
+    found = [tasks.get(name) for name in tried or {str(fixed.get("task") or tasks.DEFAULT)}]
+    return [
+        name
+        for name in (*found[0].figures, *found[0].aliases)
+        if all(name in (*task.figures, *task.aliases) for task in found)
+    ]
