@@ -18,6 +18,7 @@ from evonorm.lab.jobs.job import Job, Outcome, Target
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
+from evonorm.lab.sweep.checked import suggestion
 from evonorm.lab.sweep.journal import LOG, METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
 from evonorm.lab.sweep.view import Silent, View
@@ -261,8 +262,9 @@ class _Driver:
                 kind = "text" if isinstance(attempt.unusable, str) else f"a {type(attempt.unusable).__name__}"
                 error = f"it reported the metric {metric.name!r} as {attempt.unusable!r}, {kind}, not as a number"
             else:
+                near = suggestion(metric.name, attempt.last, near=0.8)
                 told = ", ".join(attempt.last) or "nothing"
-                error = f"it never reported the metric {metric.name!r}; it reported {told}"
+                error = f"it never reported the metric {metric.name!r}{near}; it reported {told}"
             self._failed(attempt, error, death=False, stopping=stopping)
         else:
             self._end(attempt, "pruned" if outcome.status == "stopped" else "finished", run=outcome.run)
