@@ -146,6 +146,20 @@ def test_three_finished_and_one_diverged(tmp_path: Path, lost_seed: int) -> None
     assert row[3] == "diverged at step 49, in epoch 1 of 60"
 
 
+def test_the_first_charts_table_has_what_the_report_recorded_nan_too(tmp_path: Path) -> None:
+    make_comparison(tmp_path)
+    (listing,) = tmp_path.glob("comparison-*.json")
+    content = run_files.read_json(listing)
+    content["dataset"]["name"] = "cifar10"
+    run_files.write_json(listing, content)
+    first = overview.chart(read(tmp_path))
+    assert first is not None
+    told = {row[0]: row[-1] for row in first.rows}
+    assert told["BN-ReLU"] == "84.3"
+    assert (told["EvoNorm-S0 g32"], told["EvoNorm-B0, aug."], told["EvoNorm-S0 g16, aug."]) == ("NaN", "NaN", "NaN")
+    assert (told["EvoNorm-B0"], told["identity"], told["identity, aug."]) == ("75.7", "–", "–")
+
+
 def test_five_seeds_are_paired_and_say_so(tmp_path: Path) -> None:
     apart = {0: 0.031, 1: 0.029, 2: 0.03, 3: 0.033, 4: 0.027}
     noise = {0: -0.02, 1: 0.0, 2: 0.02, 3: 0.01, 4: -0.01}

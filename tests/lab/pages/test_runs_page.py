@@ -121,6 +121,15 @@ def test_all_that_differs_is_told(tmp_path: Path) -> None:
     assert "schedule cosine, weight decay 0.0001, clip norm 1" in text
 
 
+def test_one_epoch_is_a_point_in_training_too(tmp_path: Path) -> None:
+    for name, epochs in (("short", 1), ("long", 3)):
+        make_run(tmp_path / name, replace(BASE, learning_rate=0.1 * epochs), epochs_of(BASE, 0.5)[:epochs])
+    loss, _ = runs_page.charts(tmp_path).values()
+    drawn = {(len(t["x"]), t["opacity"] < 1): t["mode"] for t in loss.figure["data"]}
+    assert drawn[1, True] == drawn[1, False] == drawn[3, False] == "lines+markers"
+    assert drawn[3, True] == "lines"
+
+
 def test_a_run_that_finished_without_a_finite_loss_is_named(tmp_path: Path) -> None:
     for name, loss in (("sound", 1.0), ("lost", float("nan"))):
         epochs = epochs_of(BASE, 0.5)
