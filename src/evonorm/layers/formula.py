@@ -10,6 +10,7 @@ It must not branch on values. Torch's functions may stand in it; those below nee
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import operator
 from collections.abc import Callable
@@ -39,6 +40,7 @@ FUNCTIONS = (
     *("relu", "relu6", "silu", "gelu", "elu", "softplus", "mish", "hardswish", "hardsigmoid", "maximum", "minimum"),
 )
 _SPOKEN_STATISTICS = {"_".join(reversed(name.split("_"))): name for name in STATISTICS}
+_STATISTICS_WORDS = {"var", *(word for name in STATISTICS for word in name.split("_"))}
 _SPOKEN = {"maximum": "max", "minimum": "min"}
 _ATOM, _POWER, _PRODUCT, _SUM = 0, 1, 2, 3
 
@@ -250,13 +252,27 @@ def _python(node: ast.expr) -> str:
         case ast.Name("weight" | "bias" as name):
             raise ValueError(f"{name} stands alone; write t * weight + bias")
         case ast.Name(name) if not name.startswith("_"):
-            return f"s.{_SPOKEN_STATISTICS[name]}()" if name in _SPOKEN_STATISTICS else f"p.{name}"
+            return f"s.{_SPOKEN_STATISTICS[name]}()" if name in _SPOKEN_STATISTICS else f"p.{_parameter(name)}"
         case ast.Call(ast.Name(name), args, []):
             own = {"max": "maximum", "min": "minimum"}.get(name, name)
             if own not in FUNCTIONS:
                 raise ValueError(f"there is no function {name!r}; there are {', '.join(FUNCTIONS)}")
             return f"{own}({', '.join(map(_python, args))})"
     raise ValueError(f"{ast.unparse(node)!r} has no place in a formula")
+
+
+def _parameter(name: str) -> str:
+    """This name, as a parameter's. A slip of the pen for a statistic would be one that starts at 0, in silence."""
+    if name in FUNCTIONS:
+        raise ValueError(f"{name} is a function; write what it is of, as in {name}(x)")
+    if name in _RUNNING.values():
+        return name  # which no parameter can be called, and whoever adds the layer is told so
+    meant = [spoken for spoken in _SPOKEN_STATISTICS if sorted(spoken.split("_")) == sorted(name.split("_"))]
+    meant = meant or difflib.get_close_matches(name, _SPOKEN_STATISTICS, n=1, cutoff=0.75)
+    if meant or not _STATISTICS_WORDS.isdisjoint(name.split("_")):
+        hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(_SPOKEN_STATISTICS)}"
+        raise ValueError(f"there is no statistic {name!r}; {hint}")
+    return name
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from evonorm.lab.analysis import answer, claims, outcomes, recorded, tables
+from evonorm.lab.analysis import verdicts as verdicts_of
 from evonorm.lab.analysis.comparison import Comparison, read
 from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.analysis.verdicts import Finding
@@ -86,6 +87,24 @@ def test_a_baseline_that_was_stopped_leaves_its_claims_open(tmp_path: Path) -> N
     assert finding(read(tmp_path), "bn-sgd", 0).waiting == "bn-relu-sgd (stopped after 30 of 60 epochs, at 35.0 %)"
 
 
+def test_what_was_not_asked_for_has_its_variant_and_its_word(tmp_path: Path) -> None:
+    make_comparison(tmp_path)
+    cut(tmp_path, "b0", "intended", 0, "stopped", 30)
+    (listing,) = tmp_path.glob("comparison-*.json")
+    content = run_files.read_json(listing)
+    content["entries"] = [e for e in content["entries"] if (e["experiment"], e["variant"]) != ("b0", "published")]
+    run_files.write_json(listing, content)
+    found = read(tmp_path)
+    told = verdicts_of.unended([found.cell("b0", "published"), found.cell("b0", "intended")])
+    assert told.startswith("b0 published (not asked for); b0 intended (stopped after 30 of 60 epochs, at ")
+    assert Finding("", "open", "", waiting=told).still_open.startswith(
+        "Open, for not every run was asked for and has ended"
+    )
+    alone = verdicts_of.unended([found.cell("b0", "intended")])
+    assert alone.startswith("b0 (stopped after 30")
+    assert Finding("", "open", "", waiting=alone).still_open == f"Open, for not every run has ended: {alone}."
+
+
 def test_all_stopped(tmp_path: Path) -> None:
     make_comparison(tmp_path)
     for name in {record.name for record in read(tmp_path).records}:
@@ -125,6 +144,20 @@ def test_three_finished_and_one_diverged(tmp_path: Path, lost_seed: int) -> None
     (row,) = (row for row in first.rows if row[0] == "identity")
     assert row[1].count(",") == 2
     assert row[3] == "diverged at step 49, in epoch 1 of 60"
+
+
+def test_the_first_charts_table_has_what_the_report_recorded_nan_too(tmp_path: Path) -> None:
+    make_comparison(tmp_path)
+    (listing,) = tmp_path.glob("comparison-*.json")
+    content = run_files.read_json(listing)
+    content["dataset"]["name"] = "cifar10"
+    run_files.write_json(listing, content)
+    first = overview.chart(read(tmp_path))
+    assert first is not None
+    told = {row[0]: row[-1] for row in first.rows}
+    assert told["BN-ReLU"] == "84.3"
+    assert (told["EvoNorm-S0 g32"], told["EvoNorm-B0, aug."], told["EvoNorm-S0 g16, aug."]) == ("NaN", "NaN", "NaN")
+    assert (told["EvoNorm-B0"], told["identity"], told["identity, aug."]) == ("75.7", "–", "–")
 
 
 def test_five_seeds_are_paired_and_say_so(tmp_path: Path) -> None:

@@ -100,6 +100,45 @@ def test_it_is_of_several_layers_rates_and_seeds(tmp_path: Path) -> None:
     assert len({trace["line"]["color"] for trace in shown}) == 2
 
 
+def test_all_that_differs_is_told(tmp_path: Path) -> None:
+    """One run with Adam, cosine and weight decay: a name needs the optimizer alone, who compares needs all three."""
+    ways: tuple[dict[str, Any], ...] = (
+        *({}, {"layer": "none"}),
+        {"optimizer": "adam", "schedule": "cosine", "weight_decay": 1e-4, "clip_norm": 1.0},
+    )
+    for place, way in enumerate(ways):
+        resolved = replace(BASE, **way).resolved(precision="fp32", grouped=False, eps=1e-5)
+        make_run(tmp_path / str(place), resolved, epochs_of(resolved, 0.5))
+    old = run_files.read_json(tmp_path / "0" / "config.json")
+    for younger in ("schedule", "weight_decay"):  # a record from before there were such settings
+        del old["config"][younger]
+    run_files.write_json(tmp_path / "0" / "config.json", old)
+    (task,) = plain_runs.read(tmp_path).tasks
+    assert {task.label(record) for record in task.records} == {"bn-relu, SGD", "bn-relu, Adam", "none, SGD"}
+    assert task.differing == ("layer", "optimizer", "learning_rate", "schedule", "weight_decay", "clip_norm")
+    text = text_of(page.render(tmp_path))
+    assert "schedule (decay, cosine)" in text or "schedule (cosine, decay)" in text
+    assert "schedule cosine, weight decay 0.0001, clip norm 1" in text
+
+
+def test_one_epoch_is_a_point_in_training_too(tmp_path: Path) -> None:
+    for name, epochs in (("short", 1), ("long", 3)):
+        make_run(tmp_path / name, replace(BASE, learning_rate=0.1 * epochs), epochs_of(BASE, 0.5)[:epochs])
+    loss, _ = runs_page.charts(tmp_path).values()
+    drawn = {(len(t["x"]), t["opacity"] < 1): t["mode"] for t in loss.figure["data"]}
+    assert drawn[1, True] == drawn[1, False] == drawn[3, False] == "lines+markers"
+    assert drawn[3, True] == "lines"
+
+
+def test_a_run_that_finished_without_a_finite_loss_is_named(tmp_path: Path) -> None:
+    for name, loss in (("sound", 1.0), ("lost", float("nan"))):
+        epochs = epochs_of(BASE, 0.5)
+        epochs[-1]["val_loss"] = loss
+        make_run(tmp_path / name, BASE, epochs)
+    text = text_of(page.render(tmp_path))
+    assert "The last validation loss is not finite in 1 of the finished runs: lost." in text
+
+
 def test_what_follows_from_another_setting_is_not_named(tmp_path: Path) -> None:
     """Adam's rate, decay and momentum, and a layer's epsilon, tell nothing that optimizer and layer do not."""
     for layer, optimizer in (("bn-relu", "sgd"), ("evonorm-s0", "sgd"), ("evonorm-s0", "adam")):

@@ -138,6 +138,18 @@ def test_best_so_far_by_the_drivers_clock_or_by_trials(tmp_path: Path) -> None:
     assert ([point.x for point in points], unit) == ([1.5, 3.0, 4.5, 6.0], "seconds of trials, added up")
 
 
+@pytest.mark.parametrize(("lost", "grey"), [(0, False), (3, True)])
+def test_equal_values_are_in_no_fifth(lost: int, grey: bool, tmp_path: Path) -> None:
+    rows = sweeps.drawn(12, lambda *_: 0.25)
+    for row in rows[:lost]:
+        row.update(status="failed", value=None, error="the roof fell in")
+    text = text_of(page.render(sweeps.write(tmp_path, rows)))
+    legend = text.split("drag")[1].split("12 of 12 trials")[0]
+    assert "all alike: 0.25" in legend
+    assert "fifth" not in legend
+    assert ("no value" in legend) is grey
+
+
 def test_fifths_by_rank() -> None:
     measured = swept.Metric("accuracy", "maximize")
     trials = [swept.Trial(i, {}, status="finished", value=v) for i, v in enumerate([0.1, 0.9, 0.5, 0.5, 0.7])]

@@ -60,6 +60,19 @@ def test_every_trial_that_ends_is_a_line_of_a_log() -> None:
     ]
 
 
+def test_the_best_of_equals_is_the_first_drawn_whichever_ends_first() -> None:
+    file = io.StringIO()
+    with view.shown(Console(file=file, width=200), Path("sweep")) as watch:
+        watch.begin(SWEEP, 5, {})
+        for number in (2, 0, 1):
+            watch.ended(Trial(number, {"lr": 0.1 * number, "name": "ü"}, status="finished", value=0.5))
+    assert file.getvalue().splitlines()[-1] == "best loss 0.5, trial 0: lr=0 name=ü"
+
+
+def test_text_inside_of_a_list_is_shown_as_it_is() -> None:
+    assert view.shown_parameters({"a": ["é", 1], "b": {"c": None}}) == 'a=["é", 1] b.c=null'
+
+
 def test_status_names_what_failed_and_its_log(tmp_path: Path) -> None:
     found = list(trials().values())
     log = trial_folder(tmp_path, 1) / LOG

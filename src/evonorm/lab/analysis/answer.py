@@ -34,9 +34,7 @@ def _setting(comparison: Comparison) -> str:
 
 def _said(finding: Finding) -> str:
     """The answer, and which runs it still waits for."""
-    return (
-        f"{finding.answer} Open, for not every run has ended: {finding.waiting}." if finding.waiting else finding.answer
-    )
+    return f"{finding.answer} {finding.still_open}".strip()
 
 
 def _ended(comparison: Comparison) -> str:

@@ -24,7 +24,12 @@ def conditions(
         about.append(("data", f"{dataset['name']}: {images}, {classes}"))
         about.append(("notice", str(dataset.get("notice") or "")))
     if budget:
-        about.append(("budget", f"{budget['name']}: {budget['epochs']} epochs; {budget['meaning']}"))
+        about.append(
+            (
+                "budget",
+                f"{budget['name']}: {budget['epochs']} epoch{'s' * (budget['epochs'] != 1)}; {budget['meaning']}",
+            )
+        )
         batches = {size for record in records if isinstance(size := record.config.get("batch_size"), int)}
         about.append(("batch size", distinct(sorted(batches))))
         about.append(("seeds", seeds))
@@ -38,7 +43,7 @@ def conditions(
     about.append(("commit", distinct(r.environment.get("commit") or "not recorded" for r in records)))
     about.append(("compiled", distinct(_compiled(record) for record in records)))
     hours = sum(float(record.summary.get("seconds") or 0) for record in records) / 3600
-    about.append(("training time", f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"))
+    about.append(("training time", _duration(hours)))
     about.append(("made", updated))
     return [(name, value) for name, value in about if value]
 
@@ -46,6 +51,11 @@ def conditions(
 def distinct(values: Iterable[Any]) -> str:
     """The values that there are, each once, in words."""
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+
+
+def _duration(hours: float) -> str:
+    minutes = f"{hours * 60:.1f}" if hours < 1 / 6 else f"{hours * 60:.0f}"
+    return f"{minutes} minutes" if hours < 2 else f"{hours:.1f} hours"
 
 
 def _compiled(record: Record) -> str:

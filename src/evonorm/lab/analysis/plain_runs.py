@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from evonorm.lab.analysis.comparison import summarize, told
-from evonorm.lab.analysis.outcomes import reached
+from evonorm.lab.analysis.outcomes import last, reached
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.records.run_files import Record, Unread, flat
 from evonorm.lab.training import tasks
+from evonorm.lab.training.config import YOUNGER
 
 # Settings that tell runs apart, in this order, and how a name has them; what else differs follows them.
 _NAMED = {
@@ -32,6 +34,12 @@ _NAMED = {
 COLUMNS = ("layer", "groups", "model", "optimizer", "learning_rate", "batch_size", "epochs")
 # Where the data lies and how the machine computes it; seeds tell repetitions apart, not settings; a list has one task.
 _NO_SETTING = ("data", "device", "task")
+# Settings that others decide where nobody gives them: no difference of their own, unless under the same they differ.
+_FOLLOWS = {
+    **dict.fromkeys(("groups", "formula", "norm_eps", "backend"), ("layer",)),
+    **dict.fromkeys(("dropout", "plain_norms"), ("model",)),
+    **{"momentum": ("optimizer",), "step_epochs": ("schedule", "epochs"), "decay": ("optimizer", "schedule", "epochs")},
+}
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 # Two means differ by this many standard errors in one case of twenty where nothing differs.
 TWO_SIDED = 1.96
@@ -42,13 +50,15 @@ class Ranking:
     """The runs of one task on one data set.
 
     ranked: those that finished, by the goal in validation after the last epoch, the best first. apart: the others.
-    differing: the settings that are not the same in all, but for those that follow from others, as a layer's epsilon.
+    telling: the fewest settings that tell the runs apart, for their names. differing: all that are not the same in
+    every run, but for those that follow from others, as a layer's epsilon.
     """
 
     task: tasks.Task
     dataset: Mapping[str, Any]
     ranked: tuple[Record, ...]
     apart: tuple[Record, ...]
+    telling: tuple[str, ...]
     differing: tuple[str, ...]
 
     @property
@@ -64,7 +74,7 @@ class Ranking:
 
     def label(self, record: Record) -> str:
         """Layer and groups, and other settings as far as they differ here; runs of one label are repetitions."""
-        shown = dict.fromkeys(("layer", "groups", *self.differing))
+        shown = dict.fromkeys(("layer", "groups", *self.telling))
         return ", ".join(filter(None, (_said(record, name) for name in shown))) or record.name
 
     def repeated(self) -> dict[str, list[float]]:
@@ -113,12 +123,17 @@ def read(folder: Path) -> Runs:
 
 def setting(record: Record, name: str) -> str:
     """A value of the configuration as the page writes it."""
-    value = flat(record.config).get(name)
+    value = _settled(record).get(name)
     if name == "optimizer":
         return OPTIMIZERS.get(str(value), str(value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _settled(record: Record) -> dict[str, Any]:
+    """The configuration by dotted names, with what a setting younger than the record was then."""
+    return {**YOUNGER, **flat(record.config)}
 
 
 def others(record: Record, differing: Iterable[str]) -> list[str]:
@@ -128,7 +143,7 @@ def others(record: Record, differing: Iterable[str]) -> list[str]:
 
 def _said(record: Record, name: str) -> str:
     """A setting in a name: nothing where it is off or not there."""
-    value = flat(record.config).get(name)
+    value = _settled(record).get(name)
     if value is None or value is False:
         return ""
     words = _NAMED.get(name, name.replace("_", " ") + ("" if value is True else " {}"))
@@ -168,7 +183,15 @@ def answer(runs: Ranking) -> str:
         sentences.append(text + "and seeds scatter more: ")
         sentences[-1] += f"{level} of the {count} lie that near the best." if level > 1 else "none lies that near it."
     sentences += [f"{label}: {told(summarize(values), goal)}." for label, values in list(runs.repeated().items())[:3]]
-    return " ".join(filter(None, [*sentences, apart(runs), *_further(runs, value)]))
+    return " ".join(filter(None, [*sentences, _without_loss(runs), apart(runs), *_further(runs, value)]))
+
+
+def _without_loss(runs: Ranking) -> str:
+    """Which runs finished with a validation loss that is not finite: their accuracy is that of no working network."""
+    losses = {record.name: last(record)["val_loss"] for record in runs.ranked if "val_loss" in last(record)}
+    lost = [name for name, loss in losses.items() if loss is None or not math.isfinite(loss)]
+    named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    return f"The last validation loss is not finite in {len(lost)} of the finished runs: {named}." if lost else ""
 
 
 def _further(runs: Ranking, best: float) -> list[str]:
@@ -194,8 +217,7 @@ def apart(runs: Ranking) -> str:
 
 def mixture(runs: Ranking) -> str:
     """What else than the layer differs between the runs of one list, for whoever would compare layers in it."""
-    named = [name for name in _NAMED if len({setting(record, name) for record in runs.records}) > 1]
-    ways = [name for name in dict.fromkeys((*named, *runs.differing)) if name not in ("layer", "groups")]
+    ways = [name for name in runs.differing if name not in ("layer", "groups", "formula")]
     if not ways:
         return ""
     told = [f"{_words(name)} ({_values(runs, name)})" for name in ways]
@@ -218,17 +240,30 @@ def _ranking(found: Sequence[Record]) -> Ranking:
     rest = [record for record in found if record.status != "finished"]
     rest.sort(key=lambda record: (record.status, record.name))
     most = max(found, key=lambda record: int(record.dataset.get("test_images") or 0))
-    differing = tuple(_telling([flat(record.config) for record in found]))
-    return Ranking(task, most.dataset, tuple(ranked), tuple(rest), differing)
+    configs = [_settled(record) for record in found]
+    telling, differing = tuple(_telling(configs)), tuple(_differing(configs))
+    return Ranking(task, most.dataset, tuple(ranked), tuple(rest), telling, differing)
 
 
 def _telling(configs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """Settings in order, each where it tells runs apart that those before it do not."""
     keys = [""] * len(configs)
-    for name in dict.fromkeys((*_NAMED, *(name for config in configs for name in config))):
-        if name in _NO_SETTING or name.startswith("seeds."):
-            continue
+    for name in _settings(configs):
         finer = [key + json.dumps(config.get(name)) for key, config in zip(keys, configs, strict=True)]
         if len(set(finer)) > len(set(keys)):
             keys = finer
             yield name
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Settings in order that are not the same in every run, nor decided by others."""
+    for name in _settings(configs):
+        leaders = _FOLLOWS.get(name, ())
+        led = {json.dumps([config.get(leader) for leader in leaders]) for config in configs}
+        if len({json.dumps([config.get(one) for one in (*leaders, name)]) for config in configs}) > len(led):
+            yield name
+
+
+def _settings(configs: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    names = dict.fromkeys((*_NAMED, *(name for config in configs for name in config)))
+    return (name for name in names if name not in _NO_SETTING and not name.startswith("seeds."))

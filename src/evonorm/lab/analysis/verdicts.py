@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ Verdict = Literal[
     "too little budget to tell",
     "not examined",
 ]
+_NOT_ASKED = "not asked for"
 _LEADS: dict[Leaning, Verdict] = {
     "holds": "a lead: holds",
     "does not hold": "a lead: does not hold",
@@ -44,6 +46,12 @@ class Finding:
     answer: str
     text: str = ""
     waiting: str = ""
+
+    @property
+    def still_open(self) -> str:
+        """Which runs it waits for and why, as a sentence; empty without such."""
+        asked = "was asked for and " if f"({_NOT_ASKED})" in self.waiting else ""
+        return f"Open, for not every run {asked}has ended: {self.waiting}." if self.waiting else ""
 
 
 def judged(
@@ -79,12 +87,16 @@ def missing(claim: str, *cells: Cell) -> Finding:
 def unended(cells: Sequence[Cell]) -> str:
     """The cells' runs that have not ended, each with how far it came and what it had reached; empty if all have."""
     told: dict[str, str] = {}
+    variants: dict[str, set[str]] = defaultdict(set)
     for cell in cells:
+        variants[cell.experiment.id].add(cell.variant)
+    for cell in cells:
+        name = cell.experiment.id + (f" {cell.variant}" if len(variants[cell.experiment.id]) > 1 else "")
         if not cell.runs:
-            told[f"{cell.experiment.id} {cell.variant}"] = f"{cell.experiment.id} (not asked for)"
+            told[f"{cell.experiment.id} {cell.variant}"] = f"{name} ({_NOT_ASKED})"
         for seed, record in cell.runs.items():
             if outcomes.state(record) in outcomes.UNENDED:
-                which = cell.experiment.id + (f" seed {seed}" if len(cell.runs) > 1 else "")
+                which = name + (f" seed {seed}" if len(cell.runs) > 1 else "")
                 told[f"{cell.experiment.id} {cell.variant} {seed}"] = f"{which} ({outcomes.end(record)})"
     return "; ".join(told.values())
 

@@ -159,10 +159,11 @@ def _line(curve: Curve, split: str, metric: Metric, *, legend: str, thin: bool) 
     metrics = curve.record.metrics
     values = [epoch.get(metric.key(split)) for epoch in metrics]
     colour, validation = _colour(curve), split == "val"
+    lone = sum(value is not None for value in values) == 1  # no line, so that only a marker shows it
     width = (2.0 if validation else 1.2) * (0.6 if thin else 1)
     return {
         "type": "scatter",
-        "mode": "lines+markers" if validation else "lines",
+        "mode": "lines+markers" if validation or lone else "lines",
         "name": html.escape(legend or curve.label),
         "legendgroup": html.escape(curve.label),
         "showlegend": bool(legend),

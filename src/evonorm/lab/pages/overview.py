@@ -24,7 +24,7 @@ class Line:
     name: str
     cell: Cell
     layer: str
-    recorded: tuple[float, ...]
+    recorded: tuple[float | None, ...]
 
 
 def chart(comparison: Comparison) -> Chart | None:
@@ -63,7 +63,7 @@ def _lines(comparison: Comparison) -> Iterable[Line]:
         for experiment in REPORT_RUNS:
             if experiment.optimizer != "sgd" or experiment.augment != augment:
                 continue
-            values = tuple(value for value in experiment.recorded if value is not None) if comparable else ()
+            values = experiment.recorded if comparable else ()
             cell = comparison.cell(experiment.id, "intended")
             groups = f" g{experiment.groups}" if experiment.groups else ""
             yield Line(f"{LAYERS[experiment.layer]}{groups}{suffix}", cell, experiment.layer, values)
@@ -126,7 +126,7 @@ def _diverged(lines: Sequence[Line], places: dict[str, int]) -> list[dict[str, A
 
 
 def _recorded(lines: Sequence[Line], places: dict[str, int]) -> dict[str, Any]:
-    found = [(value, places[line.name]) for line in lines for value in line.recorded]
+    found = [(value, places[line.name]) for line in lines for value in line.recorded if value is not None]
     marker = {"color": NEUTRAL, "size": 11, "symbol": "triangle-down-open", "line": {"width": 2, "color": NEUTRAL}}
     hovers = ["recorded by the report"] * len(found)
     return _dots("recorded by the report", [x for x, _ in found], [y for _, y in found], hovers, marker)
@@ -154,13 +154,14 @@ def _row(line: Line) -> tuple[str, ...]:
         ", ".join(f"{value:.1f}" for value in values) or "–",
         f"{statistics.fmean(values):.1f}" if values else "–",
         "; ".join(others) or "–",
-        " and ".join(f"{value:.1f}" for value in line.recorded) or "–",
+        " and ".join("NaN" if value is None else f"{value:.1f}" for value in line.recorded) or "–",
     )
 
 
 def _shown(lines: Sequence[Line]) -> list[float]:
     reached = [outcomes.reached(record) for line in lines for record in line.cell.records]
-    return [100 * value for value in reached if value is not None] + [v for line in lines for v in line.recorded]
+    known = [value for line in lines for value in line.recorded if value is not None]
+    return [100 * value for value in reached if value is not None] + known
 
 
 def _edge(lines: Sequence[Line]) -> float:

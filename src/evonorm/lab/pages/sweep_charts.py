@@ -177,7 +177,7 @@ def against(swept: Swept, axis: Axis) -> Chart:
     }
     key = "a point a trial" + ("; diamonds: means" if axis.choices and axis.listed else "")
     key += "; crosses beyond the worst: diverged or failed" if lost else ""
-    header = (axis.name, "trials", f"mean {measure.name}", "best", "diverged", "failed")
+    header = (axis.name, "trials", f"mean {measure.name} ± standard deviation", "best", "diverged", "failed")
     table = tuple(_group_row(swept, axis, label, places) for label, places in _groups(swept, axis))
     return Chart(f"{measure.name} against {axis.name}", key, {"data": traces, "layout": layout}, header, table)
 

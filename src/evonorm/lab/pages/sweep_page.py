@@ -58,6 +58,7 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
         axes=[_control(swept, axis) for axis in axes],
         layout=sweep_charts.parallel_layout(axes) if axes else None,
         fifths=_legend(swept),
+        valueless=None in sweep_charts.fifths(swept),
         data=sweep_charts.data(swept, axes),
         progress=[sweep_charts.progress(swept, by) for by in ("trial", "time")] if measure else [],
         learning=learning_charts.learning(swept, made.records),
@@ -101,7 +102,7 @@ def conditions(swept: Swept, made: Sequence[Record]) -> list[tuple[str, str]]:
     if metric is not None:
         found.append(("metric", f"{metric.name}, {metric.goal}: the best value a trial reported"))
     if early := content["sweep"].get("early_terminate"):
-        found.append(("early stops", ", ".join(f"{key} {value}" for key, value in early.items() if value is not None)))
+        found.append(("early stops", _words({key: value for key, value in early.items() if value is not None})))
     found.append(("seed", str(content.get("seed", 0))))
     if swept.constants:
         found.append(("for every trial", _words(swept.constants)))
@@ -145,6 +146,10 @@ def _legend(swept: Swept) -> list[tuple[str, str]]:
     names = ("worst fifth", "fourth fifth", "middle fifth", "second fifth", "best fifth")
     places = sweep_charts.fifths(swept)
     found = []
+    known = {value for value, own in zip(measure.values, places, strict=True) if own is not None}
+    if len(known) == 1:
+        (place,) = {place for place in places if place is not None}
+        return [(sweep_charts.FIFTHS[place], f"all alike: {number(*known)}")]
     for fifth in reversed(range(len(names))):
         values = [measure.values[place] for place, own in enumerate(places) if own == fifth]
         if values:
@@ -182,4 +187,8 @@ def axis_number(value: float | None) -> str:
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{name} {_word(value)}" for name, value in values.items())
+
+
+def _word(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else "null" if value is None else str(value)

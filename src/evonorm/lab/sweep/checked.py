@@ -73,9 +73,9 @@ def known(found: Mapping[str, Any], keys: Collection[str], at: str, *, also: Col
             raise UserError(f"{where}: unknown key{suggestion(key, keys)}; the keys are {', '.join(keys)}")
 
 
-def suggestion(value: Any, names: Iterable[str]) -> str:
-    """Words that name what is near, or nothing."""
-    close = difflib.get_close_matches(str(value), list(names), n=1)
+def suggestion(value: Any, names: Iterable[str], *, near: float = 0.6) -> str:
+    """Words that name what is near, or nothing. near: how alike it must be, from 0 to 1."""
+    close = difflib.get_close_matches(str(value), list(names), n=1, cutoff=near)
     return f", did you mean {close[0]!r}?" if close else ""
 
 

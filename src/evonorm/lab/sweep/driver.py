@@ -19,6 +19,7 @@ from evonorm.lab.jobs.supervisor import Supervisor, Work
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
+from evonorm.lab.sweep.checked import suggestion
 from evonorm.lab.sweep.journal import METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
 from evonorm.lab.sweep.view import View
@@ -199,8 +200,9 @@ class _Driver(Work[Trial]):
             if attempt.unusable is not None:
                 kind = "text" if isinstance(attempt.unusable, str) else f"a {type(attempt.unusable).__name__}"
                 return f"it reported the metric {metric.name!r} as {attempt.unusable!r}, {kind}, not as a number"
+            near = suggestion(metric.name, attempt.last, near=0.8)
             told = ", ".join(attempt.last) or "nothing"
-            return f"it never reported the metric {metric.name!r}; it reported {told}"
+            return f"it never reported the metric {metric.name!r}{near}; it reported {told}"
         else:
             self._end(attempt, "pruned" if outcome.status == "stopped" else "finished", run=outcome.run)
         return None

@@ -75,7 +75,9 @@ class _Progress(View):
         metric = self._sweep.metric if self._sweep else None
         if metric is None or trial.value is None or trial.status not in ("finished", "pruned"):
             return
-        if self._best is None or metric.better(trial.value, self._best.value):
+        best = self._best  # of equals the first that was drawn, as everywhere, not the first that ended
+        level = best is not None and trial.value == best.value and trial.number < best.number
+        if best is None or level or metric.better(trial.value, best.value):
             self._best = trial
 
     def _line(self) -> str:
@@ -180,4 +182,4 @@ def shown_parameters(parameters: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

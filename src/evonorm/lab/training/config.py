@@ -15,7 +15,7 @@ from evonorm.lab.training import tasks
 _NOT_IDENTITY = ("data", "device")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
-_YOUNGER = {
+YOUNGER = {
     **{"task": tasks.DEFAULT, "model": REPORT_MODEL, "plain_norms": "keep", "formula": None},
     **{"schedule": "decay", "step_epochs": None, "step_factor": 0.1, "warmup_epochs": 0.0, "weight_decay": 0.0},
 }
@@ -218,7 +218,7 @@ def run_name(config: TrainConfig, data_fingerprint: str) -> str:
     content = {
         key: value
         for key, value in asdict(config).items()
-        if key not in _NOT_IDENTITY and not (key in _YOUNGER and value == _YOUNGER[key])
+        if key not in _NOT_IDENTITY and not (key in YOUNGER and value == YOUNGER[key])
     }
     content["data"] = data_fingerprint
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
