@@ -11,6 +11,7 @@ from torch import nn
 
 import evonorm
 from evonorm import NormActivation
+from evonorm.layers import table
 from evonorm.layers.table import TABLE, get
 
 ALONE = ("bn-relu", "bn-silu", "gn-relu", "gn-silu", "frn-tlu", "evonorm-s0a", "evonorm-s1a", "evonorm-s2a")
@@ -143,6 +144,20 @@ def test_register_timm_leaves_timms_own_names(timm) -> None:
     for known, old in zip(maps, before, strict=True):
         assert {key: known[key] for key in old} == old
         assert known.keys() - old.keys() == set(names.values())
+
+
+@pytest.mark.parametrize("name", ["mine", "My-layer", "rms (v 2)"])
+def test_timm_knows_added_layers(timm, name: str) -> None:
+    with unittest.mock.patch.dict(table._ROWS):
+        evonorm.add_layer(name, "x * sigmoid(a * x) / rms_group * weight + bias")
+        theirs = evonorm.register_timm()[name]
+        model = timm.create_model("mobilenetv2_050", norm_layer=theirs, num_classes=3)
+        layers = [module for module in model.modules() if isinstance(module, NormActivation)]
+        assert {module.layer for module in layers} == {name}
+        assert model(noise(2, 3, 64, 64)).shape == (2, 3)
+        evonorm.add_layer(name.swapcase(), "x * weight + bias")
+        with pytest.raises(ValueError, match=r"timm cannot tell .* apart: add them under other names"):
+            evonorm.register_timm()
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

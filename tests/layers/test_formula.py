@@ -103,7 +103,15 @@ def test_text_comes_back_as_the_same_function(inner: str) -> None:
 @pytest.mark.parametrize(
     ("formula", "said"),
     [
-        (lambda x, s, p, affine: affine(x) if x > 0 else x, "cannot be followed"),
+        (lambda x, s, p, affine: affine(x) if x > 0 else x, "must not branch on values, as on x > 0"),
+        (lambda x, s, p, affine: x.mul_(2.0), "must change nothing in place, as mul_"),
+        (lambda x, s, p, affine: affine(x).relu_(), "must change nothing in place, as relu_"),
+        (lambda x, s, p, affine: torch.relu_(x), "must change nothing in place, as relu_"),
+        (lambda x, s, p, affine: x / s.group_std, "a function not called: write s.group_std\\(\\)"),
+        (lambda x, s, p, affine: x * x.sigmoid, "a function not called"),
+        (lambda x, s, p, affine: x * p._a, "a parameter cannot be called '_a', which begins with '_'"),
+        (lambda x, s, p, affine: x / p.std_group, "called 'std_group', which is a statistic: write s.group_std\\(\\)"),
+        (lambda x, s, p, affine: x / p.batch_std, "called 'batch_std', which is a statistic: write s.batch_std\\(\\)"),
         (lambda x, s, p, affine: x if bool(x) else -x, "must not branch on values, as on x"),
         (lambda x, s, p, affine: x / s.layer_std(), "there is no statistic 'layer_std'; there are batch_mean"),
         (lambda x, s, p, affine: F.relu(x, inplace=True), "must change nothing in place, as relu"),
@@ -231,6 +239,10 @@ def test_added_rows_pickle_by_their_text() -> None:
         ("../up", "x", {}, "a layer's name is of letters"),
         ("mine", "x", {"initial": {"v": 1.0}}, "mine has no parameter 'v' to begin with a value; its formula has none"),
         ("mine", "x * running_var", {}, "a parameter cannot be called 'running_var'"),
+        ("mine", "x * a", {"initial": {"a": [1.0, 2.0]}}, "a must be one finite number: got \\[1.0, 2.0\\]"),
+        ("mine", "x * a", {"initial": {"a": float("nan")}}, "a must be one finite number: got nan"),
+        ("mine", "x / std_group", {"eps": "small"}, "eps must be one finite number: got 'small'"),
+        ("mine", "x / std_group", {"eps": -1e-5}, "eps must be 0 or above: got -1e-05"),
     ],
 )
 def test_what_cannot_be_added(name: str, formula: str, options, said: str) -> None:
@@ -243,6 +255,55 @@ def test_the_same_layer_may_be_added_again_and_a_modules_names_are_taken() -> No
     assert evonorm.add_layer("mine", "x * forward") is first
     with pytest.raises(ValueError, match="a parameter cannot be called 'forward', which every module has"):
         NormActivation(4, "mine")
+
+
+def test_another_layer_without_activation_is_another_layer() -> None:
+    first = evonorm.add_layer("mine", "relu(x * weight + bias)", without="x")
+    assert evonorm.add_layer("mine", "relu(x * weight + bias)", without="x") is first
+    for without in (None, "x * 2"):
+        with pytest.raises(ValueError, match=r"'mine' already: y = relu\(.*\); without activation, y = x;"):
+            evonorm.add_layer("mine", "relu(x * weight + bias)", without=without)
+
+
+@pytest.mark.parametrize("statistic", ["group_std", "batch_mean", "instance_rms"])
+def test_text_takes_statistics_by_both_names(statistic: str) -> None:
+    assert read(parse(f"x / {statistic} * weight + bias")).statistics == (statistic,)
+    assert read(parse(f"x / {statistic} * weight + bias")).parameters == ()
+
+
+@pytest.mark.parametrize(
+    ("formula", "expected"),
+    [
+        (lambda x, s, p, affine: torch.where(x > 0, x, p.a * x), lambda x: torch.where(x > 0, x, 0.5 * x)),
+        (lambda x, s, p, affine: affine(x) * (x >= p.a), lambda x: x * (x >= 0.5)),
+        (lambda x, s, p, affine: x * (x > 0) - p.a * (x <= 1), lambda x: x * (x > 0) - 0.5 * (x <= 1)),
+        (lambda x, s, p, affine: (p.a * x).clamp(min=-1, max=2), lambda x: (0.5 * x).clamp(-1, 2)),
+        (lambda x, s, p, affine: abs(x) + 2.0**p.a, lambda x: x.abs() + 2**0.5),
+    ],
+)
+def test_comparisons_options_and_powers(formula, expected) -> None:
+    evonorm.add_layer("mine", formula, initial={"a": 0.5})
+    torch.testing.assert_close(NormActivation(4, "mine")(X), expected(X))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [lambda x: x.softmax(1), lambda x: torch.where(x > 0, x, -x / 2), lambda x: F.gelu(x, approximate="tanh")],
+)
+def test_what_text_may_not_name_stands_within_an_activation(inner) -> None:
+    evonorm.add_layer("mine", lambda x, s, p, affine: F.relu(affine(inner(x))))
+    torch.testing.assert_close(NormActivation(4, "mine")(X), inner(X).relu())
+    torch.testing.assert_close(NormActivation(4, "mine", activate=False)(X), inner(X))
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [lambda x, s, p, affine: affine(x).mean(1), lambda x, s, p, affine: s.group_std(), lambda x, s, p, affine: p.a],
+)
+def test_a_formula_gives_one_value_for_each_of_x(formula) -> None:
+    evonorm.add_layer("mine", formula)
+    with pytest.raises(ValueError, match="mine must give one value for each of x: its formula gives \\("):
+        NormActivation(4, "mine", groups=1)(X)
 
 
 def test_a_symbol_says_what_it_is() -> None:

@@ -62,6 +62,8 @@ def register_timm(
 ) -> dict[str, str]:
     """Makes every layer known to timm, by name: {"evonorm-s0": "evonorm.s0", ...}, layer -> timm's name for it.
 
+    Layers of evonorm.add_layer that are there already are among them.
+
     timm.create_model("efficientnet_b0", norm_layer="evonorm.s0"), and timm.layers.create_norm_act_layer, then build
     NormActivation: whole where the model has norm and activation, with activate=False where it has the norm alone. A
     model that makes norm and activation apart, such as timm's ResNet, keeps its activations and takes the layers that
@@ -69,15 +71,18 @@ def register_timm(
     act_layer is not asked, as for timm's own EvoNorms.
 
     groups, group_size, fit_groups, backend: as in NormActivation, for all models built from now on; the last call
-    counts. timm's own names (evonorms0, ...) stay timm's. Raises ModuleNotFoundError with the remedy without timm.
+    counts. timm's own names (evonorms0, ...) stay timm's. Raises ModuleNotFoundError with the remedy without timm,
+    ValueError if two layers would have one name there.
     """
     try:
         from timm.layers import create_norm, create_norm_act
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("evonorm.register_timm needs timm: pip install 'evonorm[timm]'") from error
     settings = {"groups": groups, "group_size": group_size, "fit_groups": fit_groups, "backend": backend}
-    # timm cuts a name at its first hyphen.
-    known = {row.name: row.name.replace("-", ".") for row in table.TABLE}
+    # timm cuts a name at its first hyphen, and reads it in small letters.
+    known = {row.name: row.name.replace("-", ".").lower() for row in table.rows()}
+    if twice := [layer for layer, name in known.items() if [*known.values()].count(name) > 1]:
+        raise ValueError(f"timm cannot tell {' and '.join(twice)} apart: add them under other names")
     for layer, name in known.items():
         create_norm_act._NORM_ACT_MAP[name] = _whole(layer, settings)
         alone = table.get(layer).normalizes_alone

@@ -41,8 +41,9 @@ FUNCTIONS = (
 )
 _SPOKEN_STATISTICS = {"_".join(reversed(name.split("_"))): name for name in STATISTICS}
 _STATISTICS_WORDS = {"var", *(word for name in STATISTICS for word in name.split("_"))}
+_WRITTEN_STATISTICS = _SPOKEN_STATISTICS | {name: name for name in STATISTICS}
 _SPOKEN = {"maximum": "max", "minimum": "min"}
-_ATOM, _POWER, _PRODUCT, _SUM = 0, 1, 2, 3
+_ATOM, _POWER, _PRODUCT, _SUM, _COMPARISON = 0, 1, 2, 3, 4
 
 
 class Affine(Protocol):
@@ -90,10 +91,28 @@ class Symbol:
         return _joined(other, "/", self, _PRODUCT, operator.truediv)
 
     def __pow__(self, other: Any) -> Symbol:
-        return Symbol(f"{_within(self, _ATOM)}**{_within(_symbol(other), _ATOM)}", _POWER, operator.pow, (self, other))
+        return _power(self, other)
+
+    def __rpow__(self, other: Any) -> Symbol:
+        return _power(other, self)
 
     def __neg__(self) -> Symbol:
         return Symbol(f"-{_within(self, _POWER)}", _PRODUCT, operator.neg, (self,))
+
+    def __abs__(self) -> Symbol:
+        return called("abs", self)
+
+    def __gt__(self, other: Any) -> Symbol:
+        return _joined(self, ">", other, _COMPARISON, operator.gt)
+
+    def __ge__(self, other: Any) -> Symbol:
+        return _joined(self, ">=", other, _COMPARISON, operator.ge)
+
+    def __lt__(self, other: Any) -> Symbol:
+        return _joined(self, "<", other, _COMPARISON, operator.lt)
+
+    def __le__(self, other: Any) -> Symbol:
+        return _joined(self, "<=", other, _COMPARISON, operator.le)
 
     def __bool__(self) -> NoReturn:
         raise TypeError(f"a formula must not branch on values, as on {self.text}; use maximum, minimum or torch.where")
@@ -101,7 +120,7 @@ class Symbol:
     def __getattr__(self, name: str) -> Callable[..., Symbol]:
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *others: called(name, self, *others)
+        return lambda *others, **options: called(name, self, *others, **options)
 
     @classmethod
     def __torch_function__(
@@ -115,8 +134,10 @@ class Symbol:
 
 
 def called(function: Callable[..., Any] | str, *args: Any, **options: Any) -> Symbol:
-    """A function of symbols and numbers."""
+    """A function of symbols and numbers. Raises TypeError if it changes what it is given."""
     name = function if isinstance(function, str) else function.__name__
+    if name.endswith("_"):
+        raise TypeError(f"a formula must change nothing in place, as {name} does")
     parts = [_symbol(arg).text for arg in args] + [f"{key}={value}" for key, value in options.items()]
     return Symbol(f"{_SPOKEN.get(name, name)}({', '.join(parts)})", _ATOM, function, args, tuple(options.items()))
 
@@ -181,8 +202,13 @@ class _Recorder:
     asked: dict[str, None] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or (self.known and name not in self.known):
+        if self.known and name not in self.known:
             raise AttributeError(f"there is no statistic {name!r}; there are {', '.join(self.known)}")
+        if name.startswith("_") or (name in _WRITTEN_STATISTICS and not self.known):
+            why = (
+                "begins with '_'" if name.startswith("_") else f"is a statistic: write s.{_WRITTEN_STATISTICS[name]}()"
+            )
+            raise AttributeError(f"a parameter cannot be called {name!r}, which {why}")
         self.asked[name] = None
         return self.symbol(name)
 
@@ -218,7 +244,7 @@ def read(formula: Formula) -> Reading:
 
 
 def parse(text: str) -> Formula:
-    """The formula that this text is, as `read` gives it: x, statistics as std_group, functions, numbers.
+    """The formula that this text is, as `read` gives it: x, statistics as std_group or group_std, functions, numbers.
 
     Other names are parameters, and `t * weight + bias` is the affine. Nothing but that is executed.
 
@@ -252,7 +278,7 @@ def _python(node: ast.expr) -> str:
         case ast.Name("weight" | "bias" as name):
             raise ValueError(f"{name} stands alone; write t * weight + bias")
         case ast.Name(name) if not name.startswith("_"):
-            return f"s.{_SPOKEN_STATISTICS[name]}()" if name in _SPOKEN_STATISTICS else f"p.{_parameter(name)}"
+            return f"s.{_WRITTEN_STATISTICS[name]}()" if name in _WRITTEN_STATISTICS else f"p.{_parameter(name)}"
         case ast.Call(ast.Name(name), args, []):
             own = {"max": "maximum", "min": "minimum"}.get(name, name)
             if own not in FUNCTIONS:
@@ -280,7 +306,7 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _is_statistic(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id in _SPOKEN_STATISTICS
+    return isinstance(node, ast.Name) and node.id in _WRITTEN_STATISTICS
 
 
 def of_torch(name: str, *args: Any) -> Any:
@@ -297,7 +323,14 @@ def of_torch(name: str, *args: Any) -> Any:
 
 
 def _symbol(value: Any) -> Symbol:
+    if callable(value) and not isinstance(value, Symbol):
+        raise TypeError("a formula is of values, and one here is a function not called: write s.group_std(), x.exp()")
     return value if isinstance(value, Symbol) else Symbol(f"{value}")
+
+
+def _power(base: Any, exponent: Any) -> Symbol:
+    text = f"{_within(_symbol(base), _ATOM)}**{_within(_symbol(exponent), _ATOM)}"
+    return Symbol(text, _POWER, operator.pow, (base, exponent))
 
 
 def _within(symbol: Symbol, level: int) -> str:

@@ -14,7 +14,8 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
     """y of the row's formula for x: (N, C, *), in x's dtype, computed in float32 or, for float64 x, in float64.
 
     parameters: weight, bias, the row's own, running_mean, running_var by name, each (C,) or None; a missing weight
-    counts as 1, a missing bias as 0. Running statistics are updated in place when training.
+    counts as 1, a missing bias as 0. Running statistics are updated in place when training. Raises ValueError if the
+    formula, of an added row, gives another shape than x's.
     """
     dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
     exact = cast(x, dtype)
@@ -47,6 +48,11 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
     own = row.own(**{name: shaped(name) for name in row.parameters})
     formula = row.formula if setting.activate else row.linear
     y = formula(exact, statistics, own, affine)
+    if row.added and y.shape != x.shape:
+        raise ValueError(
+            f"{row.name} must give one value for each of x: its formula gives {tuple(y.shape)} for x of "
+            f"{tuple(x.shape)}"
+        )
     if statistics.batch is not None:
         running.blend(row, parameters, *statistics.batch, setting.momentum)
     return cast(y, x.dtype)

@@ -6,6 +6,7 @@ A row is a name, a formula, a source and an epsilon; the rest is read off the fo
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections import namedtuple
 from collections.abc import Callable, Mapping
@@ -38,6 +39,26 @@ class Setting(NamedTuple):
 
 def _affine_alone(x: Any, s: Any, p: Any, affine: Affine) -> Any:
     return affine(x)
+
+
+def _alone(formula: Formula, inner: str) -> Formula:
+    """The affine of a formula that ends in a function of it, without that function; inner: what the affine is of."""
+    try:
+        return parse(f"({inner}) * weight + bias")
+    except ValueError:  # it calls what text may not name, so it is taken from the formula as that runs
+        pass
+
+    def alone(x: Any, s: Any, p: Any, affine: Affine) -> Any:
+        found: list[Any] = []
+
+        def noted(t: Any, /, *, over: Any = None) -> Any:
+            found.append(affine(t, over=over))
+            return found[0]
+
+        formula(x, s, p, noted)
+        return found[0]
+
+    return alone
 
 
 @dataclass(frozen=True)
@@ -80,7 +101,7 @@ class NormAct:
     def __post_init__(self) -> None:
         found = read(self.formula)
         inner = found.normalized
-        alone = parse(f"({inner}) * weight + bias") if inner else _affine_alone if found.affine else self.formula
+        alone = _alone(self.formula, inner) if inner else _affine_alone if found.affine else self.formula
         for name, value in {
             "reading": found,
             "text": found.text,
@@ -227,7 +248,8 @@ def add(
     bias`. p.anything is a parameter, one value a channel; initial: where each starts, 0 where it is not named. without:
     the formula when the activation is off. The same layer may be added again.
 
-    Raises ValueError if the name is taken or is none, the formula cannot be followed, or `initial` names no parameter.
+    Raises ValueError if the name is taken or is none, the formula cannot be followed, `initial` names no parameter, or
+    a number is none.
 
         evonorm.add_layer("rms-silu", lambda x, s, p, affine: affine(x * (p.v * x).sigmoid(), over=s.group_rms()),
                           initial={"v": 1.0})
@@ -244,6 +266,11 @@ def add(
         dict(initial or {}),
         parse(without) if isinstance(without, str) else without,
     )
+    for key, value in {**row.initial, "eps": eps}.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name}: {key} must be one finite number: got {value!r}")
+    if eps < 0:
+        raise ValueError(f"{name}: eps must be 0 or above: got {eps!r}")
     unknown = [key for key in row.initial if key not in row.reading.parameters]
     if unknown:
         there = ", ".join(row.reading.parameters) or "none"
@@ -251,9 +278,16 @@ def add(
     if clash := {"weight", "bias", "running_mean", "running_var", "x"} & set(row.parameters):
         raise ValueError(f"{name}: a parameter cannot be called {clash.pop()!r}; affine brings weight and bias")
     known = _ROWS.get(name)
-    if known is not None and (known.text, known.parameters, known.eps) != (row.text, row.parameters, row.eps):
-        raise ValueError(f"a layer is called {name!r} already: y = {known.text}; give this one another name")
+    if known is not None and _told(known) != _told(row):
+        raise ValueError(
+            f"a layer is called {name!r} already: y = {known.text}; without activation, y = "
+            f"{known.linear_reading.text}; give this one another name"
+        )
     return _ROWS.setdefault(name, row)
+
+
+def _told(row: NormAct) -> tuple[Any, ...]:
+    return row.text, row.linear_reading.text, row.parameters, row.eps
 
 
 def add_specified(name: str, specification: str, source: str = "") -> NormAct:

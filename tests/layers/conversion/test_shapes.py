@@ -117,6 +117,19 @@ class Checked(nn.Module):
         return self.padded(F.relu(self.bn(self.conv(x))))
 
 
+class Asks(nn.Module):
+    """Asks an input for what has nothing to do with its values."""
+
+    def __init__(self, question: Any) -> None:
+        super().__init__()
+        self.question, self.conv, self.bn = question, nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.question(x):
+            x = x.float().contiguous()
+        return F.relu(self.bn(self.conv(x)))
+
+
 class Padded(nn.Module):
     """Pads by shape as TensorFlow does, with parts that may be missing."""
 
@@ -189,6 +202,25 @@ def test_code_that_asks_for_shapes(model: Any, given: Any, replaced: int, assume
     for y in outputs if isinstance(outputs, list) else [outputs]:
         y.sum().backward()
     assert all(m.bias.grad is not None for m in converted.modules() if isinstance(m, NormActivation))
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda x: x.is_cuda and x.dtype == torch.half,
+        lambda x: not x.is_contiguous(),
+        lambda x: x.is_sparse or x.is_quantized or x.is_nested,
+        lambda x: x.device.type == "cuda",
+        lambda x: min([*x.shape][2:]) < 4,
+        lambda x: len(x) > 100 or x.ndim != 4,
+        lambda x: x.size(-1) % 2 and not torch.jit.is_scripting(),
+    ],
+)
+def test_code_that_asks_for_no_value(question: Any) -> None:
+    model = Asks(question).eval()
+    own = evonorm.plan(model, "bn-relu")
+    assert (len(own.replaced), own.unfollowed) == (1, {})
+    torch.testing.assert_close(own.apply()(noise(2, 3, 9, 9)), model(noise(2, 3, 9, 9)))
 
 
 def test_example_inputs_are_run_on_a_copy_or_refused() -> None:

@@ -25,6 +25,7 @@ ASSUMED_SIZES = (224, 512, 32)
 _ASSUMED_BATCH = 2
 # What code asks a tensor for and gets, where the shapes are exposed to it.
 _ASKED = {"shape", "ndim", "size", "dim", "ndimension", "numel", "nelement", "dtype", "is_floating_point", "is_complex"}
+_ASKED |= {"is_cuda", "is_contiguous", "is_sparse", "is_quantized", "is_nested"}
 
 
 class Shadow:
