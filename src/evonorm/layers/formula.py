@@ -293,8 +293,7 @@ def _parameter(name: str) -> str:
         raise ValueError(f"{name} is a function; write what it is of, as in {name}(x)")
     if name in _RUNNING.values():
         return name  # which no parameter can be called, and whoever adds the layer is told so
-    meant = [spoken for spoken in _SPOKEN_STATISTICS if sorted(spoken.split("_")) == sorted(name.split("_"))]
-    meant = meant or difflib.get_close_matches(name, _SPOKEN_STATISTICS, n=1, cutoff=0.75)
+    meant = difflib.get_close_matches(name, _SPOKEN_STATISTICS, n=1, cutoff=0.75)
     if meant or not _STATISTICS_WORDS.isdisjoint(name.split("_")):
         hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(_SPOKEN_STATISTICS)}"
         raise ValueError(f"there is no statistic {name!r}; {hint}")
