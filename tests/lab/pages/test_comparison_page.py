@@ -20,9 +20,11 @@ from evonorm.lab.experiments.report import EXPERIMENT
 from evonorm.lab.pages import charts, overview, page
 from evonorm.lab.pages.charts import Curve
 from evonorm.lab.records import run_files
+from evonorm.lab.training.tasks import CLASSIFICATION
 from tests.lab.pages.test_report import DIAGNOSIS, make_comparison, text_of, verdicts
 
 SEEDS = (0, 1, 2, 3)
+METRICS = {metric.name: metric for metric in CLASSIFICATION.metrics}
 
 
 def cut(runs: Path, id: str, variant: str, seed: int, status: str, epochs: int = 0) -> None:
@@ -38,7 +40,11 @@ def cut(runs: Path, id: str, variant: str, seed: int, status: str, epochs: int =
         return
     kept = list(run_files.read_metrics(folder))[:epochs]
     run_files.rewrite_metrics(folder, kept)
-    summary = run_files.read_json(folder / "summary.json") | {"status": status, "epochs_done": epochs}
+    summary = run_files.read_json(folder / "summary.json") | {
+        "status": status,
+        "epochs_done": epochs,
+        "last": kept[-1] if kept else None,
+    }
     summary |= (
         {"diagnosis": DIAGNOSIS | {"epoch": epochs + 1, "step": 391 * epochs + 49}} if status == "diverged" else {}
     )
@@ -193,7 +199,7 @@ def test_a_diverged_run_is_marked_at_its_step_and_at_no_height(
     make_comparison(tmp_path)
     cut(tmp_path, "b0", "intended", 0, "diverged", epochs)
     (record,) = read(tmp_path).cell("b0", "intended").records
-    chart = charts.curves([Curve("b0", record)], quantity)
+    chart = charts.curves([Curve("b0", record)], METRICS[quantity])
     (line,), (cross,) = chart.figure["layout"]["shapes"], chart.figure["layout"]["annotations"]
     assert (line["x0"], line["x1"], cross["x"]) == (pytest.approx(at), pytest.approx(at), pytest.approx(at))
     assert (line["yref"], cross["yref"], cross["y"]) == ("paper", "paper", 0)
@@ -233,7 +239,9 @@ def test_groups_are_told_apart_by_dash_and_marker(tmp_path: Path) -> None:
     make_comparison(tmp_path)
     found = read(tmp_path)
     ids = ("s0-g8", "s0-g16", "s0-g32")
-    drawn = charts.curves([Curve(id, found.cell(id, "intended").records[0]) for id in ids], "loss").figure["data"]
+    drawn = charts.curves([Curve(id, found.cell(id, "intended").records[0]) for id in ids], METRICS["loss"]).figure[
+        "data"
+    ]
     looks = [(t["line"]["dash"], t["marker"]["symbol"]) for t in drawn if t["showlegend"]]
     assert len({dash for dash, _ in looks}) == len({symbol for _, symbol in looks}) == 3
     first = overview.chart(found)

@@ -113,9 +113,9 @@ def test_all_that_differs_is_told(tmp_path: Path) -> None:
     for younger in ("schedule", "weight_decay"):  # a record from before there were such settings
         del old["config"][younger]
     run_files.write_json(tmp_path / "0" / "config.json", old)
-    (task,) = plain_runs.read(tmp_path).tasks
-    assert {task.label(record) for record in task.records} == {"bn-relu, SGD", "bn-relu, Adam", "none, SGD"}
-    assert task.differing == ("layer", "optimizer", "learning_rate", "schedule", "weight_decay", "clip_norm")
+    (ranking,) = plain_runs.read(tmp_path).rankings
+    assert {ranking.label(record) for record in ranking.records} == {"bn-relu, SGD", "bn-relu, Adam", "none, SGD"}
+    assert ranking.differing == ("layer", "optimizer", "learning_rate", "schedule", "weight_decay", "clip_norm")
     text = text_of(page.render(tmp_path))
     assert "schedule (decay, cosine)" in text or "schedule (cosine, decay)" in text
     assert "schedule cosine, weight decay 0.0001, clip norm 1" in text

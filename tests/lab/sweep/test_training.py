@@ -14,10 +14,9 @@ import pytest
 
 from evonorm import cli
 from evonorm.lab.errors import UserError
-from evonorm.lab.jobs import training_job
 from evonorm.lab.jobs.training_job import config_of
 from evonorm.lab.records import run_files
-from evonorm.lab.sweep import command, journal, schema
+from evonorm.lab.sweep import command, journal, of_training, schema
 from evonorm.lab.sweep.of_training import check
 from evonorm.lab.training.config import Seeds, TrainConfig
 
@@ -81,7 +80,7 @@ def test_every_metric_is_reported(tmp_path: Path) -> None:
     file.write_text("method: grid\nmetric: {name: loss}\nparameters: {epochs: {values: [1, 2]}, groups: {value: 12}}")
     assert cli.main(["sweep", str(file), "--out", str(tmp_path / "out"), "--workers", "1", *TINY]) == 0
     one, two = journal.read_trials(tmp_path / "out")
-    assert set(training_job.reported(schema.read(file), {})) <= set(one.metrics)
+    assert set(of_training.reported(schema.read(file), {})) <= set(one.metrics)
     assert (len(one.history), len(two.history)) == (1, 2)
     for trial in (one, two):
         assert trial.run is not None

@@ -305,13 +305,13 @@ def test_a_replay_that_sees_nothing_says_so() -> None:
 def test_training_a_compiled_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record and the page of a run that only its compiled code made diverge."""
     from evonorm.lab.pages import page
-    from evonorm.lab.training import loop
     from evonorm.lab.training.config import TrainConfig
+    from evonorm.lab.training.tasks.classification import Classification
     from evonorm.lab.training.training import train
     from tests.lab.pictures import pictures
 
-    build = loop._network
-    monkeypatch.setattr(loop, "_network", lambda *a: torch.compile(build(*a), backend=poisoned))
+    build = Classification.network
+    monkeypatch.setattr(Classification, "network", lambda *a: torch.compile(build(*a), backend=poisoned))
     config = TrainConfig(layer="bn-relu", epochs=1, batch_size=32, precision="fp32", device="cpu")
     record = train(config, pictures(), tmp_path)
     assert record.status == "diverged"

@@ -79,7 +79,8 @@ def test_a_slow_module_shows_in_its_rows(
     assert parts[f"{row}, forward"] >= 1e3 * DELAY * sites
     assert parts[f"{row}, backward"] >= 1e3 * DELAY * sites
     assert sum(parts.values()) == pytest.approx(result.step_ms[0], rel=0.3)
-    assert sum(parts.values()) <= result.step_ms[0] + 1
+    # Two clocks; a row that counted in two places would be a fifth of the step or more.
+    assert sum(parts.values()) <= 1.05 * result.step_ms[0] + 1
 
 
 def test_a_slow_stage_shows_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from evonorm.lab.jobs import campaign, training_job
 from evonorm.lab.jobs.executors import make
 from evonorm.lab.pages import page, runs_page, sweep_page
 from evonorm.lab.records import export, run_files
-from evonorm.lab.sweep import driver, schema
+from evonorm.lab.sweep import driver, of_training, schema
 from evonorm.lab.training import checkpoint, sinks, tasks
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.progress import Plain
@@ -140,7 +140,7 @@ def test_a_sweep_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         }
     )
     fixed: dict[str, Any] = {"task": "reconstruction", "groups": 4, "epochs": 2, "batch_size": 16, "precision": "fp32"}
-    assert training_job.check(sweep, fixed) == []
+    assert of_training.check(sweep, fixed) == []
     target = training_job.Training({**fixed, "data": "pictures"}, "0123456789abcdef")
     result = driver.drive(sweep, target, tmp_path, make(target, workers=0))
     assert [trial.status for trial in result.trials] == ["finished"] * 3
@@ -154,7 +154,7 @@ def test_a_sweep_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"last.val_error", "best.val_error"} <= set(export.read(tmp_path).columns)
     other = schema.parse({"method": "grid", "metric": {"name": "val_accuracy"}, "parameters": {"epochs": {"value": 1}}})
     with pytest.raises(UserError, match=r"no 'val_accuracy'.*it reports train_loss, train_error, val_loss, val_error"):
-        training_job.check(other, fixed)
+        of_training.check(other, fixed)
 
 
 def test_progress_sinks_and_tables_name_its_metrics(folder: Path) -> None:

@@ -155,6 +155,7 @@ class Journal:
         except OSError as error:
             # A full disk: no half line stays, so that what is there can be read and gone on with.
             os.ftruncate(self._file.fileno(), whole)
+            self._file.seek(whole)  # where the next event, and a cut after it, is counted from
             raise OSError(error.errno, error.strerror, str(self.folder / TRIALS)) from None
         _replay(self.trials, json.loads(line))
 
