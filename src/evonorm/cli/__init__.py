@@ -18,9 +18,10 @@ except ImportError:  # pragma: no cover - the light install
     sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
 
 from evonorm.cli import config_file, layers, reproduce, results, sweep, train
-from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR
+from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR, seconds_of
 from evonorm.cli.parsing import Parser, near
 from evonorm.lab.errors import NO_ROOM, UserError
+from evonorm.lab.stopping import within
 from evonorm.lab.training.config import TrainConfig
 
 __all__ = ["DIVERGED", "FAILED", "INTERRUPTED", "USER_ERROR", "build_parser", "main"]
@@ -49,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 config_file.check(file, train.names())
         parsed = build_parser(given).parse_args(arguments)
         command = parsed.subcommand
-        return _COMMANDS[command](parsed[command])
+        options = parsed[command]
+        below = options.get("subcommand")
+        with within(seconds_of((options[below] if below else options).get("for"))):
+            return _COMMANDS[command](options)
     except UserError as error:
         print(f"evonorm: {error}", file=sys.stderr)
         return USER_ERROR

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
+from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, add_time, field_help, load, say_unread, sinks
 from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import catalogue
@@ -34,6 +34,7 @@ def add(commands: Any, given: Sequence[str] = ()) -> None:
     reproduce.add_argument(
         "--workers", type=int | None, default=None, help="runs at once; default: one a core, as memory allows"
     )
+    add_time(reproduce)
     add_ray(reproduce)
     for flag, owners in _axes(experiments).items():
         reproduce.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, field_help, load, say_unread, sinks
+from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, add_time, field_help, load, say_unread, sinks
 from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import UserError
 
@@ -45,6 +45,7 @@ def _add_commands(sweep: Parser) -> None:
     run.add_argument(
         "--workers", type=int | None, default=None, help="trials at once; default: one a core, as memory allows"
     )
+    add_time(run)
     add_ray(run)
     run.add_argument("--seed", type=int | None, default=None, help="of the draws; default: 0, or what the folder has")
     run.add_argument("--trials", type=int | None, default=None, help="at most so many trials, earlier ones counted")

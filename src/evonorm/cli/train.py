@@ -12,6 +12,7 @@ from evonorm.cli.common import (
     INTERRUPTED,
     USER_ERROR,
     add_sinks,
+    add_time,
     field_help,
     load,
     require_folder,
@@ -44,6 +45,7 @@ def add(commands: Any) -> None:
         help = field_help(name, of=Seeds)
         train.add_argument(f"--seeds.{name}", type=int | None, default=None, help=f"{help}; default: --seed")
     train.add_argument("--out", default="runs", help="folder for the run's folder")
+    add_time(train)
     add_sinks(train)
     train.add_argument(
         "--profile",
@@ -69,7 +71,7 @@ def names() -> list[str]:
     """The names that a file given with --config may hold."""
     config = [field.name for field in fields(TrainConfig) if field.name != "seeds"]
     seeds = ["seed", *(f"seeds.{name}" for name in _SEEDS)]
-    return [*config, *seeds, "out", "wandb", "tensorboard", "profile", "profile_json"]
+    return [*config, *seeds, "out", "for", "wandb", "tensorboard", "profile", "profile_json"]
 
 
 def run(options: Any) -> int:
@@ -83,6 +85,7 @@ def run(options: Any) -> int:
 
     values = dict(options.as_dict())
     values.pop("config", None)
+    values.pop("for")
     out = Path(values.pop("out"))
     wanted = sinks(values.pop("wandb"), values.pop("tensorboard"), job_type="train")
     profile_steps, profile_json = values.pop("profile"), values.pop("profile_json")

@@ -1,4 +1,4 @@
-"""Ending well: Ctrl-C after the current step, and one process to a run folder."""
+"""Ending well: Ctrl-C or a time after the current step, and one process to a run folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,3 +72,19 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """After so many seconds what runs inside is stopped as by Ctrl-C; None: never."""
+    if seconds is None:
+        yield
+        return
+    # As Ctrl-C does, it reaches whatever waits; before there is anything to stop well, it ends the command.
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
