@@ -6,6 +6,7 @@
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
 ## make kills       set up, then a sweep killed with kill -9 at random moments   (KILLS=50)
 ## make figures     set up, then write the figures of README and docs from the records in results/
+## make campaign    set up, then the runs that the published answer still needs   (DATA=... OUT=campaign FOR=9m to stop after that time)
 ## make clean       remove the environment and every cache
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ BUDGET ?= quick
 OUT ?= runs
 KILLS ?= 50
 
-.PHONY: reproduce test lint figures oldest sanitize zoo kills clean setup
+.PHONY: reproduce test lint figures campaign oldest sanitize zoo kills clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -74,6 +75,9 @@ sanitize: setup
 # Goes on where it was stopped.
 zoo: setup
 	$(BIN)/python -m tests.layers.conversion.zoo $(if $(MINUTES),--minutes $(MINUTES))
+
+campaign: setup
+	$(BIN)/python -m benchmarks.campaign --data "$(DATA)" $(if $(filter-out runs,$(OUT)),--out "$(OUT)") $(if $(FOR),--for $(FOR))
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

@@ -6,22 +6,25 @@ from evonorm.lab.analysis.findings import Analysis, Finding, Panel, Table, liste
 from evonorm.lab.analysis.layers import best_at, method
 from evonorm.lab.analysis.trials import Trials
 
-_METHOD = (
-    "Equal epochs, so a smaller batch takes more steps; the learning rate and its decay are proportional to the batch."
-)
+_METHODS = {
+    "epochs": "Equal epochs, so a smaller batch takes more steps; the learning rate and its decay are proportional to "
+    "the batch.",
+    "steps": "Equal steps, so a smaller batch shows fewer images; the learning rate is proportional to the batch, its "
+    "decay alike in all.",
+}
 
 
-def analysis(found: Trials[int]) -> Analysis:
-    """What small batches cost each layer, and who is best at either end.
+def analysis(found: Trials[int], *, equal: str = "epochs") -> Analysis:
+    """What small batches cost each layer, and who is best at either end. equal: what all runs have alike.
 
     The smallest is held to the largest, and to its neighbour, which takes nearly as many steps.
     """
     every = sizes(found)
     small, large = every[0], every[-1]
-    costs = [_cost(found, small, other) for other in dict.fromkeys((large, *every[1:2])) if other != small]
+    costs = [_cost(found, small, other, equal) for other in dict.fromkeys((large, *every[1:2])) if other != small]
     ends = dict.fromkeys((small, large))
     bests = [best_at(found, size, f"Which layer is best with a batch of {size}?") for size in ends]
-    return Analysis([*costs, *bests], [_table(found)], [panel(found)], method(found, _METHOD))
+    return Analysis([*costs, *bests], [_table(found)], [panel(found)], method(found, _METHODS[equal]))
 
 
 def sizes(found: Trials[int]) -> list[int]:
@@ -47,7 +50,7 @@ def _table(found: Trials[int]) -> Table:
     )
 
 
-def _cost(found: Trials[int], small: int, large: int) -> Finding:
+def _cost(found: Trials[int], small: int, large: int, equal: str) -> Finding:
     drops: dict[str, tuple[float, float]] = {}
     for layer in found.points:
         low, high = found.at(layer, small), found.at(layer, large)
@@ -60,7 +63,7 @@ def _cost(found: Trials[int], small: int, large: int) -> Finding:
     parts += [f"{listed(gaining)} gain" if len(gaining) > 1 else f"{gaining[0]} gains"] if gaining else []
     told = "; ".join(f"{layer} {-drop:+z.1f} ± {error:.1f}" for layer, (drop, error) in drops.items())
     return Finding(
-        f"What does a batch of {small} cost, against one of {large}, at equal epochs?",
+        f"What does a batch of {small} cost, against one of {large}, at equal {equal}?",
         ", ".join(parts) or "nothing that can be told from noise",
         f"Accuracy at {small} minus accuracy at {large}, points: {told}.",
     )

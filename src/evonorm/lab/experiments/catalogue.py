@@ -14,7 +14,13 @@ from evonorm.lab.training.config import TrainConfig
 
 EXPERIMENTS = {
     experiment.name: experiment
-    for experiment in (report.EXPERIMENT, learning_rate.EXPERIMENT, batch_size.EXPERIMENT, architectures.EXPERIMENT)
+    for experiment in (
+        report.EXPERIMENT,
+        learning_rate.EXPERIMENT,
+        batch_size.EXPERIMENT,
+        batch_size.EQUAL_STEPS,
+        architectures.EXPERIMENT,
+    )
 }
 
 

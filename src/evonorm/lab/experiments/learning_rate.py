@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from evonorm.lab.analysis import learning_rate
 from evonorm.lab.analysis.usable_range import OPTIMIZERS, PIXELS, Setting
-from evonorm.lab.experiments.experiment import FULL, Axis, Budget, Cell, Experiment, Images, of
+from evonorm.lab.experiments.experiment import FULL, QUARTER, Axis, Budget, Cell, Experiment, Images, of
 from evonorm.lab.experiments.layers import layers
 from evonorm.lab.training.config import TrainConfig
 
@@ -64,6 +64,7 @@ EXPERIMENT = Experiment(
     budgets=(
         Budget("quick", 1, 640, 500, "20 steps a run: shows that it works, tells nothing", batch_size=32),
         Budget("hour", 2, 3_200, 1_000, "200 steps a run: 20 minutes a layer and seed on two cores", batch_size=32),
+        QUARTER,
         FULL,
     ),
     config=_config,
