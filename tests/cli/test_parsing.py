@@ -75,7 +75,7 @@ def test_examples_are_command_lines(command: str, capsys: pytest.CaptureFixture[
         ("export", "evonorm export needs FOLDER"),
         ("plan resnet18", "evonorm plan needs LAYER"),
         ("plan resnet18 bn-relu --group 3", "evonorm plan has no option --group; did you mean --groups?"),
-        ("reproduce --budget ful", "--budget must be quick, hour or full: got ful; did you mean full?"),
+        ("reproduce --budget ful", "--budget must be quick, hour, full or quarter: got ful; did you mean full?"),
         ("reproduce --seeds 1 x", "--seeds must be a whole number: got x"),
         ("bench --dtypes fp16", "--dtypes must be bf16 or fp32: got fp16"),
         ("layers now", "evonorm layers does not know what to do with 'now'"),
