@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import time
 import types
 import typing
@@ -18,6 +17,7 @@ from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
 from evonorm.lab.training.progress import Silent
 from evonorm.lab.training.sinks import Recording, Wanted
+from evonorm.spelling import meant
 
 if TYPE_CHECKING:
     from evonorm.lab.data.sets import ImageDataset
@@ -172,9 +172,7 @@ def types_of(name: str) -> tuple[Any, ...]:
     owner, field = (Seeds, name[6:]) if name.startswith("seeds.") else (TrainConfig, name)
     hint = typing.get_type_hints(owner).get(field)
     if hint is None or name == "seeds":
-        close = difflib.get_close_matches(name, names(), n=1)
-        suggestion = f", did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"training has no parameter {name!r}{suggestion}; it knows {', '.join(names())}")
+        raise UserError(f"training has no parameter {name!r}{meant(name, names())}; it knows {', '.join(names())}")
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
