@@ -17,8 +17,8 @@ def against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) -> 
     """The layers as intended against BN-ReLU, whose experiment is `rival`: each layer's points, and what diverged."""
     baseline = runs.cell(rival, "intended")
     cells = [runs.cell(id, "intended") for id in ids]
-    reference = percent(summarize(baseline.last("val_accuracy")), " %")
-    finished = [cell for cell in cells if cell.last("val_accuracy")]
+    reference = percent(summarize(baseline.last()), " %")
+    finished = [cell for cell in cells if cell.last()]
     lost = [cell for cell in cells if cell.with_status("diverged")]
     if not reference or not (finished or lost):
         return missing(claim, *([baseline] if not reference else cells))
@@ -29,8 +29,7 @@ def against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) -> 
     # A layer that diverges does not match either.
     leanings += ["holds" for _ in lost]
     told = [
-        f"{cell.experiment.id} {percent(summarize(cell.last('val_accuracy')), ' %')} ({difference})"
-        for cell, difference in known
+        f"{cell.experiment.id} {percent(summarize(cell.last()), ' %')} ({difference})" for cell, difference in known
     ]
     told += [f"{cell.experiment.id}: {rate(cell)}" for cell in lost]
     text = f"As intended, against {rival}'s {reference}: {'; '.join(told)}."

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from evonorm.lab.analysis import evidence, outcomes, recorded
-from evonorm.lab.analysis.comparison import Cell, Comparison, percent, summarize
+from evonorm.lab.analysis.comparison import GOAL, Cell, Comparison, percent, summarize
 from evonorm.lab.records.report import REPORT_RUNS, VARIANTS, ReportRun, Variant
 from evonorm.lab.records.run_files import Record
 
@@ -72,8 +72,8 @@ def _row(comparison: Comparison, experiment: ReportRun) -> Row:
 def _cell(cell: Cell) -> tuple[str, tuple[str, ...]]:
     if not cell.runs:
         return "", ("not asked for",)
-    last, best = (percent(summarize(values)) for values in (cell.last("val_accuracy"), cell.best_accuracy()))
-    train = percent(summarize(cell.last("train_accuracy")))
+    last, best = (percent(summarize(values)) for values in (cell.last(), cell.best()))
+    train = percent(summarize(cell.last("train")))
     remarks = [f"best epoch {best}"] if best and best != last else []
     remarks += [f"training {train}"] if train else []
     remarks += _endings(cell)
@@ -125,10 +125,7 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
         "; ".join(what),
         record.status,
         f"{record.summary.get('epochs_done', len(record.metrics))} of {record.config.get('epochs', '?')}",
-        *(
-            "–" if last.get(key) is None else f"{100 * float(last[key]):.1f}"
-            for key in ("train_accuracy", "val_accuracy")
-        ),
+        *(GOAL.figure(last.get(GOAL.key(split))) for split in ("train", "val")),
         f"{parameters:,}" if isinstance(parameters, int) else "–",
         speed(record),
         f"{float(record.summary.get('seconds') or 0) / 60:.1f}",
