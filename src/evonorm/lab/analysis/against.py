@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from evonorm.lab.analysis import evidence, outcomes
 from evonorm.lab.analysis.comparison import LAYERS, Cell, Comparison, percent, summarize
 from evonorm.lab.analysis.evidence import Difference
+from evonorm.lab.analysis.findings import listed
 from evonorm.lab.analysis.verdicts import Finding, Leaning, joined, judged, margins, missing, standing
 
 # Accuracies closer than this are the same in the digits that are shown.
@@ -56,15 +57,11 @@ def _ends(known: Sequence[tuple[Cell, Difference]], baseline: Cell) -> list[str]
     sentences = []
     for (layer, where, how), members in alike.items():
         groups = [str(cell.experiment.groups) for cell, _ in members if cell.experiment.groups]
-        values = _listed([f"{100 * abs(difference.value):.1f}" for _, difference in members])
+        values = listed([f"{100 * abs(difference.value):.1f}" for _, difference in members])
         apart = "" if where == "level with" else f"{values} points "
-        having = f" with {_listed(groups)} groups" if groups else ""
+        having = f" with {listed(groups)} groups" if groups else ""
         sentences.append(f"{LAYERS[layer]} is {apart}{where} BN-ReLU{having}, {how}.")
     return sentences
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _lost(cells: Sequence[Cell]) -> list[str]:

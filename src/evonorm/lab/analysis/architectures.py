@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from evonorm.lab.analysis import layers
 from evonorm.lab.analysis.evidence import steps
 from evonorm.lab.analysis.findings import Analysis, Finding, Table, listed
+from evonorm.lab.analysis.tables import speed
 from evonorm.lab.analysis.trials import Gap, Trials
 from evonorm.lab.records.run_files import Record
 
@@ -92,7 +92,7 @@ def _costs(found: Trials[str], models: Sequence[str]) -> Table:
         cells: list[str] = []
         for layer in found.points:
             runs = [r for r in found.records if (r.config.get("model"), r.config.get("layer")) == (model, layer)]
-            cells += [_parameters(runs), _speed(runs)]
+            cells += [_parameters(runs), speed(runs)]
         rows.append((model, *cells))
     header = ("model", *(f"{layer}, {what}" for layer in found.points for what in ("parameters", "images/s")))
     caption = (
@@ -105,11 +105,6 @@ def _costs(found: Trials[str], models: Sequence[str]) -> Table:
 def _parameters(runs: list[Record]) -> str:
     counts = {count for run in runs if isinstance(count := run.summary.get("parameters"), int)}
     return ", ".join(f"{count:,}" for count in sorted(counts)) or "–"
-
-
-def _speed(runs: list[Record]) -> str:
-    speeds = [epoch["images_per_second"] for run in runs for epoch in run.metrics if epoch.get("images_per_second")]
-    return f"{statistics.median(speeds):.0f}" if speeds else "–"
 
 
 def _against_baseline(found: Trials[str], layer: str, models: Sequence[str]) -> Finding:

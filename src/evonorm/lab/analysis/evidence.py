@@ -78,7 +78,7 @@ def difference(a: Cell, b: Cell, *, among: int = 1) -> Difference | None:
         noise = f"paired by seed (n = {seeds})"
     else:
         parts = [first.spread**2 / first.count, second.spread**2 / second.count]
-        margin, noise = _welch(parts, [first.count, second.count], tail), "Welch over seeds"
+        margin, noise = welch(parts, [first.count, second.count], tail), "Welch over seeds"
     if margin < counted:
         return Difference(value, counted, "error of counting, as the seeds agree more closely than that", seeds)
     return Difference(value, margin, noise, seeds)
@@ -189,8 +189,8 @@ def _student(differences: list[float], tail: float) -> float:
     return float(t.ppf(tail, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
 
 
-def _welch(parts: list[float], counts: list[int], tail: float) -> float:
-    """Half-width of Welch's interval from the squared standard errors of two means."""
+def welch(parts: list[float], counts: list[int], tail: float) -> float:
+    """Half-width of Welch's interval from the squared standard errors of two means. tail: its upper quantile."""
     from scipy.stats import t
 
     spread = sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))

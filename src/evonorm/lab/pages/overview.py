@@ -37,7 +37,7 @@ def chart(comparison: Comparison) -> Chart | None:
     others = (_mean(lines, places), _unended(lines, places), _recorded(lines, places))
     traces += [trace for trace in others if trace["x"]]
     layout = {
-        "xaxis": {"title": {"text": f"validation {GOAL.label}"}, "range": [_edge(lines), _top(lines)]},
+        "xaxis": {"title": {"text": f"validation {GOAL.label}"}, "range": _ends(lines)},
         "yaxis": {
             "tickvals": list(places.values()),
             "ticktext": [html.escape(name) for name in places],
@@ -158,16 +158,9 @@ def _row(line: Line) -> tuple[str, ...]:
     )
 
 
-def _shown(lines: Sequence[Line]) -> list[float]:
+def _ends(lines: Sequence[Line]) -> list[float]:
+    """Of the axis: around all that is drawn."""
     reached = [outcomes.reached(record) for line in lines for record in line.cell.records]
-    known = [value for line in lines for value in line.recorded if value is not None]
-    return [100 * value for value in reached if value is not None] + known
-
-
-def _edge(lines: Sequence[Line]) -> float:
-    lowest = min(_shown(lines), default=5.0)
-    return max(-1.0, lowest - 5)
-
-
-def _top(lines: Sequence[Line]) -> float:
-    return min(101.0, max(_shown(lines), default=95.0) + 2)
+    shown = [100 * value for value in reached if value is not None]
+    shown += [value for line in lines for value in line.recorded if value is not None]
+    return [max(-1.0, min(shown, default=5.0) - 5), min(101.0, max(shown, default=95.0) + 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.pages import picture_marks as marks
 from evonorm.lab.pages.charts import Chart
-from evonorm.lab.pages.picture_marks import INK, plain
+from evonorm.lab.pages.picture_marks import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +119,7 @@ def _legend(figure: Mapping[str, Any], width: float) -> tuple[dict[str, Mapping[
         return {}, 1, 0
     entries: dict[str, Mapping[str, Any]] = {}
     for trace in named:
-        entries.setdefault(_wrapped(plain(trace["name"])[:MOST_LETTERS], width - BEFORE - 0.3), trace)
+        entries.setdefault(_wrapped(html.unescape(trace["name"])[:MOST_LETTERS], width - BEFORE - 0.3), trace)
     widest = max(_inches(line) for name in entries for line in name.split("\n"))
     columns = max(1, min(len(entries), int((width - 0.2) / (BEFORE + 0.15 + widest))))
     rows = -(-len(entries) // columns)
@@ -140,7 +141,7 @@ def _inches(text: str) -> float:
 def _axis(axes: Axes, layout: Mapping[str, Any], name: str, width: float) -> None:
     own = axes.xaxis if name == "x" else axes.yaxis
     if "title" in layout:
-        own.set_label_text(plain(layout["title"]["text"]))
+        own.set_label_text(html.unescape(layout["title"]["text"]))
     log = layout.get("type") == "log"
     if log:
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
@@ -177,7 +178,7 @@ def _ticks(axes: Axes, own: Axis, layout: Mapping[str, Any], width: float | None
         own.set_major_locator(MultipleLocator(layout["dtick"]))
     if "tickvals" not in layout:
         return
-    labels = [plain(text) for text in layout.get("ticktext", [f"{value:g}" for value in layout["tickvals"]])]
+    labels = [html.unescape(text) for text in layout.get("ticktext", [f"{value:g}" for value in layout["tickvals"]])]
     own.set_ticks(layout["tickvals"], labels)
     own.set_minor_locator(NullLocator())
     if width is not None and labels:

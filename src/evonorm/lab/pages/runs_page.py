@@ -125,7 +125,7 @@ def _row(goal: Metric, record: Record, several: bool, rest: Sequence[str], addre
     cells += [Cell(", ".join(plain_runs.others(record, rest)) or "–")] if rest else []
     cells += [
         Cell(goal.figure(best), best),
-        Cell(tables.speed(record)),
+        Cell(tables.speed([record])),
         Cell(f"{float(record.summary.get('seconds') or 0) / 60:.1f}"),
     ]
     return Row(record.status, (*cells, Cell(record.name, link=address)))

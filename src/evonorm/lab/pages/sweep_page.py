@@ -170,7 +170,8 @@ def _row(folder: Path, swept: Swept, place: int, at: Path) -> Row:
     trial = swept.trials[place]
     left = [folder / str(trial.run)] * bool(trial.run) + [trial_folder(folder, trial.number)]
     cells = [Cell(str(trial.number), link=next(filter(None, (link(one, at) for one in left)), "")), Cell(trial.status)]
-    cells += [Cell(axis_number(trial.value), trial.value)] if swept.metric else []
+    value = "–" if trial.value is None else number(trial.value)
+    cells += [Cell(value, trial.value)] if swept.metric else []
     for axis in swept.axes:
         value = axis.values[place]
         cells.append(Cell(axis.shown(value), axis.labels.index(value) if axis.scale == "category" else value))
@@ -179,11 +180,6 @@ def _row(folder: Path, swept: Swept, place: int, at: Path) -> Row:
         remark = f"stopped early, after {len(trial.history)} reports"
     cells += [Cell(f"{trial.seconds:.1f}", trial.seconds) if trial.ended else Cell("–"), Cell(remark)]
     return Row(trial.status, tuple(cells))
-
-
-def axis_number(value: float | None) -> str:
-    """A value as the page writes it."""
-    return "–" if value is None else number(value)
 
 
 def _words(values: Mapping[str, Any]) -> str:

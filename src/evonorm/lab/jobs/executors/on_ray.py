@@ -102,7 +102,7 @@ class OnRay:
         """See Executor."""
         if self._marked is None:
             self._marked = job.sweep_folder / MARK
-            self._marked.write_text(self._mark, encoding="ascii")  # by it a node knows that it sees the folder
+            self._write_mark(self._marked)
         # A node may work in another folder than the driver.
         job = replace(job, folder=job.folder.absolute(), sweep_folder=job.sweep_folder.absolute())
         self._serial += 1
@@ -212,6 +212,10 @@ class OnRay:
         }
         told = (words for kind, words in reasons.items() if isinstance(error, kind))
         return next(told, f"Ray lost it: {ray_here.first_line(error)}")
+
+    def _write_mark(self, path: Path) -> None:
+        """By this file a node knows that it sees the sweep's folder."""
+        path.write_text(self._mark, encoding="ascii")
 
     def _nodes(self) -> list[dict[str, float]]:
         """What each living node has."""
