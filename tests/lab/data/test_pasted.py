@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, digits: ImageDataset
     other = content(written(tmp_path / "three", digits, seed=1))
     assert other.keys() == first.keys()
     assert all(other[name] != first[name] for name in first)
-    assert Pasting(digits, 0).key != Pasting(digits, 1).key
+    assert Pasting(digits, 0, 12, 6).key != Pasting(digits, 1, 12, 6).key
 
 
 def test_boxes_and_masks_are_of_what_is_seen(tmp_path: Path, digits: ImageDataset) -> None:

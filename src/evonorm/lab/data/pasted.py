@@ -43,9 +43,9 @@ class Pasting:
     """
 
     source: ImageDataset
-    seed: int = 0
-    train_pictures: int = TRAIN_PICTURES
-    val_pictures: int = VAL_PICTURES
+    seed: int
+    train_pictures: int
+    val_pictures: int
 
     @property
     def key(self) -> str:

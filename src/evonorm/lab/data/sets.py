@@ -53,7 +53,7 @@ def load(source: str | None, *, cache_folder: Path | None = None, say: Say = pri
     Decoded images are kept in cache_folder, by default the user's cache (or $EVONORM_CACHE). Images of a folder or zip
     come in a fixed random order, those of CIFAR-10 in the official one. Raises UserError naming what is wrong.
     """
-    cache = cache_folder or Path(os.environ.get("EVONORM_CACHE") or platformdirs.user_cache_path("evonorm"))
+    cache = cache_folder or user_cache()
     if source == "digits":
         return _digits()
     if source in (None, "cifar10"):
@@ -75,6 +75,11 @@ def load(source: str | None, *, cache_folder: Path | None = None, say: Say = pri
     if path.name.endswith((".tar.gz", ".tgz")) or tarfile.is_tarfile(path):
         return _cifar10(path, cache)
     raise UserError(f"{source!r} is neither a zip nor a tar archive; --data takes {ACCEPTED}")
+
+
+def user_cache() -> Path:
+    """Where what was decoded or drawn is kept: $EVONORM_CACHE, or the user's own cache."""
+    return Path(os.environ.get("EVONORM_CACHE") or platformdirs.user_cache_path("evonorm"))
 
 
 def balanced_subset(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:

@@ -59,5 +59,5 @@ def _drawn(pixels: Tensor, boxes: Tensor, masks: Tensor, labels: Sequence[int], 
         colours = [COLOURS[label % len(COLOURS)] for label in labels]
         large = interpolate(masks[None].float().cpu(), size, mode="nearest")[0] > 0
         picture = draw_segmentation_masks(picture, large, alpha=0.5, colors=colours)
-        picture = draw_bounding_boxes(picture, boxes.cpu() * scale, words, colours)
+        picture = draw_bounding_boxes(picture, boxes.cpu() * scale, words, colours, fill_labels=True)
     return pad(picture, (0, SIDE - size[1], 0, SIDE - size[0]))
