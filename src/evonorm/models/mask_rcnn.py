@@ -39,8 +39,9 @@ def build(
     list of (3, H, W) in [0, 1], and targets, a list of dicts with boxes (n, 4), labels (n,) from 1 and masks (n, H, W),
     and gives a dict of losses; in evaluation pictures alone, and gives boxes, labels, scores and masks for each.
 
-    classes: without the background. layer: None keeps torchvision's own BatchNorm and ReLU. layer, groups, eps, momentum, backend, plain_norms (its without_activation): as
-    in evonorm.plan. Weights are drawn from torch's global generator. Raises ValueError if no detector has this name.
+    classes: without the background. layer: None keeps torchvision's own BatchNorm and ReLU. layer, groups, eps,
+    momentum, backend, plain_norms (its without_activation): as in evonorm.plan. Weights are drawn from torch's global
+    generator. Raises ValueError if no detector has this name.
     """
     original = _small(classes) if known(name) == SMALL else _large(classes)
     planned = plan(
