@@ -15,11 +15,12 @@ from evonorm.lab.training.config import TrainConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.data.sets import Dataset
     from evonorm.lab.jobs.executors import Executor
     from evonorm.lab.jobs.job import Target
     from evonorm.lab.records.run_files import Unread
     from evonorm.lab.training.sinks import Wanted
+    from evonorm.lab.training.tasks import Task
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
 
@@ -116,11 +117,9 @@ def sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, *
     return Wanted(wandb, tensorboard).of(**membership)
 
 
-def load(source: str | None, console: Console) -> ImageDataset:
+def load(source: str | None, console: Console, task: Task) -> Dataset:
     """The data, and loudly what a reader of results made with it must know."""
-    from evonorm.lab.data.sets import load
-
-    dataset = load(source, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    dataset = task.load(source, lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
     if dataset.notice:
         console.rule(style="yellow")
         console.print(f"NOTE: {dataset.notice}", style="bold yellow", markup=False)

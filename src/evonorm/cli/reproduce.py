@@ -23,6 +23,7 @@ from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import catalogue
 from evonorm.lab.experiments.experiment import Axis, Experiment
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds
 
 
@@ -79,7 +80,7 @@ def run(options: Any) -> int:
     console = Console()
     out = Path(options.out)
     check_place(out)
-    dataset = load(options.data, console)
+    dataset = load(options.data, console, tasks.get(experiment.task))
     planned = plan(experiment, dataset, out, budget=options.budget, data=options.data, asked=asked, seeds=options.seeds)
     reproduce(
         planned,

@@ -95,7 +95,9 @@ def _run(options: Any) -> int:
     console = Console()
     wanted = sinks(options.wandb, options.tensorboard)
     chosen = command.read(Path(options.file), data=options.data, settings=options.set)
-    target = command.target(chosen, Path(options.file), load=lambda source: load(source, console), sinks=wanted)
+    target = command.target(
+        chosen, Path(options.file), load=lambda source, task: load(source, console, task), sinks=wanted
+    )
     with view.shown(console, Path(options.out)) as watch:
         for note in chosen.sweep.notes:
             watch.say(note)

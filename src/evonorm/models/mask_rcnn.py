@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from evonorm.layers.conversion import Plan, plan
 from evonorm.layers.conversion.policies import Without
 from evonorm.layers.functional import Backend
+from evonorm.layers.modules import NormActivation
 
 SMALL, LARGE = "mask-rcnn-small", "maskrcnn_resnet50_fpn_v2"
 NAMES = (SMALL, LARGE)
@@ -54,9 +55,15 @@ def build(
         without_activation=plain_norms,
     )
     model = planned.apply()
-    for module in model.modules():
+    for place, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = momentum
+        # No kernel serves a layer without its activation, nor a head that no region is left for.
+        if isinstance(module, NormActivation) and backend == "kernel":
+            if not module.activate:
+                module.backend = "reference"
+            elif place.startswith("roi_heads."):
+                module.backend = "auto"
     return model, planned
 
 

@@ -65,6 +65,10 @@ class Split:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
         return replace(self, pictures=tuple(self.pictures[place] for place in chosen))
 
+    def first(self, count: int | None) -> Split:
+        """The first so many of the pictures; None: all."""
+        return replace(self, pictures=self.pictures[:count])
+
     def image(self, place: int) -> np.ndarray:
         """uint8 (H, W, 3) RGB. Raises UserError naming the file if it cannot be read or has another size."""
         about = self.pictures[place]
@@ -140,10 +144,9 @@ class Split:
 
 @dataclass(frozen=True)
 class DetectionDataset:
-    """Pictures to find objects in.
+    """Pictures to find objects in; name, classes and notice as in sets.Dataset.
 
-    name: never a path. fingerprint: 16 hex digits of the annotations and of the names and sizes of the pictures.
-    classes: names. notice: what a reader of results must know.
+    fingerprint: 16 hex digits of the annotations and of the names and sizes of the pictures.
     """
 
     name: str
@@ -152,6 +155,16 @@ class DetectionDataset:
     train: Split
     val: Split
     notice: str = ""
+
+    @property
+    def train_count(self) -> int:
+        """See sets.Dataset."""
+        return len(self.train)
+
+    @property
+    def test_count(self) -> int:
+        """See sets.Dataset."""
+        return len(self.val)
 
 
 def find(folder: Path) -> dict[str, tuple[Path, Path]] | None:

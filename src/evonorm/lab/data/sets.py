@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import platformdirs
@@ -30,12 +31,32 @@ ACCEPTED = (
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class ImageDataset:
-    """Images in memory: uint8 (N, 32, 32, 3) RGB, labels int64 (N,), places in `classes`.
+class Dataset(Protocol):
+    """What every task's data tells of itself.
 
     name: never a path. fingerprint: 16 hex digits of the content. notice: what a reader of results must know.
     """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def notice(self) -> str: ...  # noqa: D102
+    @property
+    def train_count(self) -> int:
+        """How many images there are to train on."""
+
+    @property
+    def test_count(self) -> int:
+        """How many images there are to validate on."""
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images in memory: uint8 (N, 32, 32, 3) RGB, labels int64 (N,), places in `classes`; the rest as in Dataset."""
 
     name: str
     fingerprint: str
@@ -45,6 +66,16 @@ class ImageDataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     notice: str = ""
+
+    @property
+    def train_count(self) -> int:
+        """See Dataset."""
+        return len(self.train_labels)
+
+    @property
+    def test_count(self) -> int:
+        """See Dataset."""
+        return len(self.test_labels)
 
 
 def load(source: str | None, *, cache_folder: Path | None = None, say: Say = print) -> ImageDataset:

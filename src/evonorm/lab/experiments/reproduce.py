@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evonorm.lab.data.sets import ImageDataset
+from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments.experiment import Budget, Experiment, Images
 from evonorm.lab.jobs import campaign
@@ -34,7 +34,7 @@ class Plan:
 
 def plan(
     experiment: Experiment,
-    dataset: ImageDataset,
+    dataset: Dataset,
     out: Path,
     *,
     budget: str = "quick",
@@ -50,7 +50,7 @@ def plan(
     images = Images(*listings.budget_images(dataset, chosen))
     runs: dict[str, PlannedRun] = {}
     for cell in experiment.cells(asked, seeds):
-        config = replace(experiment.config(cell, chosen, images), data=data)
+        config = replace(experiment.config(cell, chosen, images), data=data, task=experiment.task)
         name = run_folder(config, dataset, out).name
         # What this process knows travels to those that train: another's choice would be another run.
         resolved = resolve(config)[0]
@@ -64,7 +64,7 @@ def plan(
 
 def reproduce(
     plan: Plan,
-    dataset: ImageDataset,
+    dataset: Dataset,
     out: Path,
     console: Console,
     executor_of: Callable[[Training], Executor],
@@ -86,7 +86,7 @@ def reproduce(
 
 def _reproduce(
     plan: Plan,
-    dataset: ImageDataset,
+    dataset: Dataset,
     out: Path,
     console: Console,
     executor_of: Callable[[Training], Executor],
@@ -98,7 +98,9 @@ def _reproduce(
         one.name: tuple(dict.fromkeys(listings.describe(plan.listing, e) for e in one.entries)) for one in plan.runs
     }
     sinks = sinks.of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
-    executor = executor_of(Training({}, dataset.fingerprint, sinks, {run.config.data for run in plan.runs}))
+    sources = {run.config.data for run in plan.runs}
+    target = Training({"task": plan.experiment.task}, dataset.fingerprint, sinks, sources)
+    executor = executor_of(target)
     what = f"{plan.experiment.what}, {plan.budget.name}"
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, what))
     listings.write(plan.listing, dataset, plan.budget, entries, plan.experiment.described())

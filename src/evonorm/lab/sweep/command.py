@@ -17,10 +17,12 @@ from evonorm.lab.records.run_files import flat
 from evonorm.lab.sweep import driver, macros, of_training, schema, view
 from evonorm.lab.sweep.program import Program
 from evonorm.lab.sweep.schema import Metric, Sweep
+from evonorm.lab.training import tasks
 from evonorm.lab.training.sinks import Wanted
+from evonorm.lab.training.tasks import Task
 
 if TYPE_CHECKING:
-    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.data.sets import Dataset
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def read(file: Path, *, data: str | None, settings: Sequence[str]) -> Chosen:
     return Chosen(replace(sweep, notes=(*sweep.notes, *notes)), fixed)
 
 
-def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageDataset], sinks: Wanted) -> Target:
+def target(chosen: Chosen, file: Path, *, load: Callable[[str | None, Task], Dataset], sinks: Wanted) -> Target:
     """What the trials run. load: reads the data, once here, so that the workers find it decoded and cached.
 
     sinks: where else runs are shown; a program of its own is only told W&B's mode.
@@ -75,7 +77,8 @@ def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageData
     swept = {parameter.name: parameter.distribution.values for parameter in chosen.sweep.parameters}
     sources = swept.get("data", (chosen.fixed.get("data"),))
     sinks = sinks.of(group=chosen.sweep.name, job_type="trial", tags=("sweep", chosen.sweep.method))
-    return training_job.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources), sinks, sources)
+    fingerprint = "+".join(load(source, tasks.of(chosen.fixed)).fingerprint for source in sources)
+    return training_job.Training(chosen.fixed, fingerprint, sinks, sources)
 
 
 def status(folder: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +17,11 @@ COLUMNS, SIDE = 3, 192
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#b15cff", "#46f0f0", "#f032e6", "#bcf60c", "#ffffff")
 
 
-def grid(split: Split, found: Mapping[int, Mapping[str, Tensor]]) -> bytes:
-    """A PNG of these pictures, COLUMNS of pairs in a row: left the truth, right what was found with LEAST_SCORE.
+def grid(split: Split, found: Mapping[int, Mapping[str, Tensor]]) -> np.ndarray:
+    """These pictures as one, uint8 (H, W, 3), COLUMNS of pairs in a row: left the truth, right what was found.
 
     found: by the picture's place, as torchvision's detectors give it.
     """
-    from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
 
     names = [str(category["name"]) for category in split.categories]
@@ -41,9 +40,8 @@ def grid(split: Split, found: Mapping[int, Mapping[str, Tensor]]) -> bytes:
             _drawn(pixels, boxes, masks, true_labels, [names[label] for label in true_labels]),
             _drawn(pixels, one["boxes"][sure], one["masks"][sure, 0] >= 0.5, labels, words),
         ]
-    content = io.BytesIO()
-    to_pil_image(make_grid(torch.stack(cells), nrow=2 * COLUMNS, padding=2, pad_value=255)).save(content, "PNG")
-    return content.getvalue()
+    whole: Tensor = make_grid(torch.stack(cells), nrow=2 * COLUMNS, padding=2, pad_value=255)
+    return whole.permute(1, 2, 0).numpy()
 
 
 def _drawn(pixels: Tensor, boxes: Tensor, masks: Tensor, labels: Sequence[int], words: list[str]) -> Tensor:
