@@ -34,7 +34,11 @@ WITHOUT_TORCH = [
 ]
 CORE_NEEDS = {"torch", "evonorm"}
 # Imported where a name asks for them.
-OPTIONAL = {"models/names.py": {"torchvision", "timm"}, "layers/constructors.py": {"timm"}}
+OPTIONAL = {
+    "models/names.py": {"torchvision", "timm"},
+    "models/mask_rcnn.py": {"torchvision"},
+    "layers/constructors.py": {"timm"},
+}
 # Itself imported only by the call that needs it.
 TRITON = "layers/kernels/triton/"
 

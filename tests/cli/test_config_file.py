@@ -23,10 +23,10 @@ BROKEN = {
     "a tab": (b"layer:\tbn-relu\n\tepochs: 3\n", "is not YAML: line 1, column 7"),
     "two documents": (b"layer: bn-relu\n---\nepochs: 1\n", "is not YAML"),
     "a tag": (b"layer: !!python/object:os.system x\n", "is not YAML: line 1, column 8"),
-    "an unknown name": (b"learnin_rate: 1\n", "there is no option 'learnin_rate'; did you mean learning_rate?"),
-    "a hyphen": (b"train-images: 20\n", "there is no option 'train-images'; did you mean train_images?"),
+    "an unknown name": (b"learnin_rate: 1\n", "there is no option 'learnin_rate'; did you mean 'learning_rate'?"),
+    "a hyphen": (b"train-images: 20\n", "there is no option 'train-images'; did you mean 'train_images'?"),
     "a name that is a number": (b"3: 4\n", "there is no option '3'; `evonorm train --help` lists them"),
-    "an unknown seed": (b"seeds: {modl: 3}\n", "there is no option 'seeds.modl'; did you mean seeds.model?"),
+    "an unknown seed": (b"seeds: {modl: 3}\n", "there is no option 'seeds.modl'; did you mean 'seeds.model'?"),
     "a seed for all": (b"seeds: 3\n", "seeds must hold names and values, as in `seeds: {model: 1}`: got 3"),
 }
 

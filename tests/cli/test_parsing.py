@@ -47,12 +47,22 @@ def test_examples_are_command_lines(command: str, capsys: pytest.CaptureFixture[
     cli.build_parser().parse_args(cli._normalized(example))
 
 
+NO_SET = "evonorm train has no option --set, which is of `evonorm sweep run`"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ("train --lerning_rate 3", "evonorm train has no option --lerning-rate; did you mean --learning-rate?"),
         ("train --lerning-rate=3", "evonorm train has no option --lerning-rate; did you mean --learning-rate?"),
         ("train --epoch 3", "evonorm train has no option --epoch; did you mean --epochs?"),
+        ("train --set learnig_rate=1", f"{NO_SET}; did you mean --learning-rate?"),
+        ("train --set=learnig_rate=1", f"{NO_SET}; did you mean --learning-rate?"),
+        ("train --set x", f"{NO_SET}; `evonorm train --help` lists them"),
+        ("train --layers x", "evonorm train has no option --layers, which is of `evonorm reproduce`, `evonorm bench`;"),
+        ("train --workers 3", "evonorm train has no option --workers, which is of `evonorm reproduce`, `evonorm sweep"),
+        ("sweep run x --groups 3", "evonorm sweep run has no option --groups, which is of `evonorm train`, "),
+        ("train -x", "evonorm train has no option -x; `evonorm train --help` lists them"),
         ("train --zzzzz", "evonorm train has no option --zzzzz; `evonorm train --help` lists them"),
         ("train stray", "evonorm train does not know what to do with 'stray'; `evonorm train --help` says what it"),
         ("train --groups 1.5", "--groups must be a whole number: got 1.5"),

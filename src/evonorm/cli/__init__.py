@@ -19,10 +19,11 @@ except ImportError:  # pragma: no cover - the light install
 
 from evonorm.cli import config_file, layers, reproduce, results, sweep, train
 from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR, seconds_of
-from evonorm.cli.parsing import Parser, near
+from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import NO_ROOM, UserError
 from evonorm.lab.stopping import within
 from evonorm.lab.training.config import TrainConfig
+from evonorm.spelling import nearest
 
 __all__ = ["DIVERGED", "FAILED", "INTERRUPTED", "USER_ERROR", "build_parser", "main"]
 
@@ -115,4 +116,4 @@ def _normalized(arguments: list[str]) -> list[str]:
 
 def _sweep_word(word: str) -> bool:
     """Whether it is a command below `sweep`, or was to be one; else it is the sweep file, its `run` left out."""
-    return word in sweep.WORDS or (not Path(word).exists() and "." not in word and bool(near(word, sweep.WORDS)))
+    return word in sweep.WORDS or (not Path(word).exists() and "." not in word and bool(nearest(word, sweep.WORDS)))

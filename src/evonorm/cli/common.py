@@ -17,9 +17,12 @@ from evonorm.lab.training.config import TrainConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.data.sets import Dataset
+    from evonorm.lab.jobs.executors import Executor
+    from evonorm.lab.jobs.job import Target
     from evonorm.lab.records.run_files import Unread
     from evonorm.lab.training.sinks import Wanted
+    from evonorm.lab.training.tasks import Task
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -47,6 +50,28 @@ def add_ray(command: Parser) -> None:
         default=None,
         help="with --ray, fractions too: 0.25 lets four share one; default: 1 where there is any, else 0",
     )
+
+
+def executor(options: Any, target: Target, *, trains: bool, most: int | None = None) -> Executor:
+    """Where --workers and the options of Ray want jobs run; see executors.make. trains: whether they are trainings."""
+    from evonorm.lab.jobs import executors
+
+    return executors.make(
+        target,
+        workers=options.workers,
+        ray=options.ray,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        gigabytes_each=executors.TRAINING_GB if trains else None,
+        most=most,
+    )
+
+
+def require_one(**numbers: int | None) -> None:
+    """Raises UserError for an option below 1."""
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1: got {value}")
 
 
 def add_sinks(command: Parser) -> None:
@@ -118,11 +143,9 @@ def sinks(wandb: Literal["offline", "online"] | None, tensorboard: str | None, *
     return Wanted(wandb, tensorboard).of(**membership)
 
 
-def load(source: str | None, console: Console) -> ImageDataset:
+def load(source: str | None, console: Console, task: Task) -> Dataset:
     """The data, and loudly what a reader of results made with it must know."""
-    from evonorm.lab.data.sets import load
-
-    dataset = load(source, say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+    dataset = task.load(source, lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
     if dataset.notice:
         console.rule(style="yellow")
         console.print(f"NOTE: {dataset.notice}", style="bold yellow", markup=False)

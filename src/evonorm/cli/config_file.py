@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from evonorm.cli.parsing import near
 from evonorm.lab.errors import UserError
+from evonorm.spelling import meant
 
 _REMEDY = "--config takes a YAML file such as `layer: bn-relu`, a name of `evonorm train --help` a line"
 
@@ -49,7 +49,7 @@ def _check_names(path: Path, content: dict[object, object], names: Collection[st
             _check_names(path, value, names, f"{key}.")
         elif name not in names and (above or key not in nested):
             raise UserError(
-                f"{path}: there is no option {name!r}{near(name, names) or '; `evonorm train --help` lists them'}"
+                f"{path}: there is no option {name!r}{meant(name, names) or '; `evonorm train --help` lists them'}"
             )
         elif not above and key in nested:
             raise UserError(f"{path}: {key} must hold names and values, as in `{key}: {{model: 1}}`: got {value!r}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from evonorm.spelling import meant
 
 _METAVARS = {int: "N", float: "NUMBER"}
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -95,25 +95,16 @@ def plain_prog(prog: str) -> str:
     return prog.replace(" [options]", "")
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` where something known is near, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def _in_words(parser: ArgumentParser, message: str) -> str:
     """A message of argparse's or jsonargparse's in the words of this command line."""
     prog = plain_prog(parser.prog)
-    told = f"`{prog} --help` lists them"
     if found := re.match(r"unrecognized arguments: (.+)", message, re.DOTALL):
-        word, _, _ = found[1].split()[0].partition("=")
-        if not word.startswith("-"):
-            return f"{prog} does not know what to do with {word!r}; `{prog} --help` says what it takes"
-        options = [hyphened(one) for action in parser._actions for one in action.option_strings]
-        return f"{prog} has no option {hyphened(word)}{near(hyphened(word), options) or f'; {told}'}"
+        if not found[1].startswith("-"):
+            return f"{prog} does not know what to do with {found[1].split()[0]!r}; `{prog} --help` says what it takes"
+        return _no_option(parser, hyphened(found[1]))
     if found := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose", message, re.DOTALL):
         commands = _commands(parser)
-        hint = near(found[1], commands) or f"; choose from {', '.join(commands)}"
+        hint = meant(found[1], commands, shown=str) or f"; choose from {', '.join(commands)}"
         return f"there is no COMMAND {found[1]!r} of {prog}{hint}"
     if found := re.match(r'expected "(?:([\w.]+)\.)?subcommand"', message):
         at = _below(parser, (found[1] or "").split("."))[0]
@@ -132,6 +123,32 @@ def _in_words(parser: ArgumentParser, message: str) -> str:
         if given and kinds:
             return f"{name} must be {_expected(kinds)}: got {given[-1]}{_near_choice(given[-1], kinds)}"
     return " ".join(message.split())
+
+
+def _no_option(parser: ArgumentParser, rest: str) -> str:
+    """rest: of the command line, from the option on. What `--set NAME=VALUE` of a sweep names may be an option here."""
+    found = re.match(r"(--?([^\s=]*))(?:[\s=]([^\s=]+)=)?", rest)
+    assert found is not None
+    shown, option, name = found.groups()
+    root, prog = parser, plain_prog(parser.prog)
+    while hasattr(root, "parent_parser"):
+        root = root.parent_parser
+    owners = [f"`{plain_prog(one.prog)}`" for one in _every(root) if option in _options(one)]
+    told = f"{prog} has no option {shown}" + (f", which is of {', '.join(owners)}" if owners else "")
+    near = meant(name if owners and name else option, _options(parser), shown="--{}".format)
+    return told + (near or f"; `{prog} --help` lists them")
+
+
+def _every(parser: ArgumentParser) -> list[ArgumentParser]:
+    """The parser and those of all commands below it."""
+    below = [parser._subcommands_action._name_parser_map[name] for name in _commands(parser)]
+    return [parser, *(one for command in below for one in _every(command))]
+
+
+def _options(parser: ArgumentParser) -> list[str]:
+    """Long ones, without their hyphens before."""
+    every = (one for action in parser._actions for one in action.option_strings)
+    return [hyphened(one[2:]) for one in every if one.startswith("--")]
 
 
 def _missing(parser: ArgumentParser, dests: list[str]) -> str:
@@ -183,4 +200,4 @@ def _expected(kinds: tuple[Any, ...]) -> str:
 
 
 def _near_choice(given: str, kinds: tuple[Any, ...]) -> str:
-    return near(given.strip("'\""), [kind for kind in kinds if isinstance(kind, str)])
+    return meant(given.strip("'\""), [kind for kind in kinds if isinstance(kind, str)], shown=str)

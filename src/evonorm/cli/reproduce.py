@@ -7,11 +7,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, add_time, field_help, load, say_unread, sinks
+from evonorm.cli.common import (
+    FAILED,
+    INTERRUPTED,
+    add_ray,
+    add_sinks,
+    add_time,
+    executor,
+    field_help,
+    load,
+    require_one,
+    say_unread,
+    sinks,
+)
 from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import catalogue
 from evonorm.lab.experiments.experiment import Axis, Experiment
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds
 
 
@@ -54,8 +67,7 @@ def run(options: Any) -> int:
     experiment = catalogue.find(options.experiment)
     asked = _asked(experiment, options)
     experiment.budget(options.budget)
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers must be at least 1: got {options.workers}")
+    require_one(workers=options.workers)
     # Values that there are not are refused before any data is fetched.
     for cell in experiment.cells(asked, options.seeds):
         Seeds(model=cell["seed"])
@@ -63,7 +75,6 @@ def run(options: Any) -> int:
     from rich.console import Console
 
     from evonorm.lab.experiments.reproduce import plan, reproduce
-    from evonorm.lab.jobs import executors
     from evonorm.lab.jobs.campaign import print_table, results_table
     from evonorm.lab.pages import page
     from evonorm.lab.training.training import check_place
@@ -71,22 +82,14 @@ def run(options: Any) -> int:
     console = Console()
     out = Path(options.out)
     check_place(out)
-    dataset = load(options.data, console)
+    dataset = load(options.data, console, tasks.get(experiment.task))
     planned = plan(experiment, dataset, out, budget=options.budget, data=options.data, asked=asked, seeds=options.seeds)
     reproduce(
         planned,
         dataset,
         out,
         console,
-        lambda target: executors.make(
-            target,
-            workers=options.workers,
-            ray=options.ray,
-            cpus_per_trial=options.cpus_per_trial,
-            gpus_per_trial=options.gpus_per_trial,
-            gigabytes_each=executors.TRAINING_GB,
-            most=len(planned.runs),
-        ),
+        lambda target: executor(options, target, trains=True, most=len(planned.runs)),
         sinks=sinks(options.wandb, options.tensorboard),
     )
     if len(planned.runs) <= 24:

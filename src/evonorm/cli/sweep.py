@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evonorm.cli.common import FAILED, INTERRUPTED, add_ray, add_sinks, add_time, field_help, load, say_unread, sinks
+from evonorm.cli.common import (
+    FAILED,
+    INTERRUPTED,
+    add_ray,
+    add_sinks,
+    add_time,
+    executor,
+    field_help,
+    load,
+    require_one,
+    say_unread,
+    sinks,
+)
 from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import UserError
 
@@ -79,24 +91,21 @@ def _run(options: Any) -> int:
     from rich.console import Console
 
     from evonorm.lab.sweep import command, view
+    from evonorm.lab.sweep.driver import drive
 
+    require_one(workers=options.workers, trials=options.trials)
     console = Console()
     wanted = sinks(options.wandb, options.tensorboard)
     chosen = command.read(Path(options.file), data=options.data, settings=options.set)
-    target = command.target(chosen, Path(options.file), load=lambda source: load(source, console), sinks=wanted)
+    target = command.target(
+        chosen, Path(options.file), load=lambda source, task: load(source, console, task), sinks=wanted
+    )
     with view.shown(console, Path(options.out)) as watch:
-        result = command.run(
-            chosen,
-            target,
-            Path(options.out),
-            workers=options.workers,
-            ray=options.ray,
-            cpus_per_trial=options.cpus_per_trial,
-            gpus_per_trial=options.gpus_per_trial,
-            seed=options.seed,
-            trials=options.trials,
-            view=watch,
-        )
+        for note in chosen.sweep.notes:
+            watch.say(note)
+        where = executor(options, target, trains=chosen.trains)
+        out, seed, trials = Path(options.out), options.seed, options.trials
+        result = drive(chosen.sweep, target, out, where, seed=seed, trials=trials, view=watch)
     _page(result.folder, console)
     if result.stopped:
         console.print("stopped; repeat the command to go on", markup=False)

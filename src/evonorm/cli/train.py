@@ -25,7 +25,7 @@ from evonorm.lab.training.config import Seeds, TrainConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.data.sets import Dataset
 
 _SEEDS = tuple(field.name for field in fields(Seeds))
 
@@ -78,7 +78,7 @@ def run(options: Any) -> int:
     """Runs it; the exit code."""
     from rich.console import Console
 
-    from evonorm.lab.training import replicas
+    from evonorm.lab.training import replicas, tasks
     from evonorm.lab.training.progress import shown
     from evonorm.lab.training.sinks import Recording, Wanted
     from evonorm.lab.training.training import check, train
@@ -102,7 +102,7 @@ def run(options: Any) -> int:
         console = Console(quiet=not group.first)
         try:
             check(config, out if profile_steps is None else None)
-            dataset = group.in_turn(lambda: load(config.data, console))
+            dataset = group.in_turn(lambda: load(config.data, console, tasks.get(config.task)))
             if profile_steps is not None:
                 return _profile(config, dataset, console, profile_steps, profile_json)
             shown_in = wanted if group.first else Wanted()
@@ -119,7 +119,7 @@ def run(options: Any) -> int:
     return {"finished": 0, "diverged": DIVERGED, "stopped": INTERRUPTED}.get(record.status, FAILED)
 
 
-def _profile(config: TrainConfig, dataset: ImageDataset, console: Console, steps: int, file: str | None) -> int:
+def _profile(config: TrainConfig, dataset: Dataset, console: Console, steps: int, file: str | None) -> int:
     from evonorm.lab.jobs.board import print_table
     from evonorm.lab.records import run_files
     from evonorm.lab.training.profile import profile

@@ -10,12 +10,13 @@ It must not branch on values. Torch's functions may stand in it; those below nee
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from evonorm.spelling import meant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -293,10 +294,10 @@ def _parameter(name: str) -> str:
         raise ValueError(f"{name} is a function; write what it is of, as in {name}(x)")
     if name in _RUNNING.values():
         return name  # which no parameter can be called, and whoever adds the layer is told so
-    meant = difflib.get_close_matches(name, _SPOKEN_STATISTICS, n=1, cutoff=0.75)
-    if meant or not _STATISTICS_WORDS.isdisjoint(name.split("_")):
-        hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(_SPOKEN_STATISTICS)}"
-        raise ValueError(f"there is no statistic {name!r}; {hint}")
+    near = meant(name, _SPOKEN_STATISTICS, shown=str)
+    if near or not _STATISTICS_WORDS.isdisjoint(name.split("_")):
+        hint = near or f"; there are {', '.join(_SPOKEN_STATISTICS)}"
+        raise ValueError(f"there is no statistic {name!r}{hint}")
     return name
 
 

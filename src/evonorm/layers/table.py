@@ -5,7 +5,6 @@ A row is a name, a formula, a source and an epsilon; the rest is read off the fo
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections import namedtuple
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from evonorm.layers.formula import Affine, Formula, Reading, maximum, parse, read, relu, sigmoid, silu
+from evonorm.spelling import meant
 
 LIU = "Liu, Brock, Simonyan, Le 2020, arXiv 2004.02967"
 SINGH = "Singh, Krishnan 2019, arXiv 1911.09737"
@@ -227,9 +227,8 @@ def distinct() -> tuple[str, ...]:
 def get(name: str) -> NormAct:
     """The row called `name`. Raises ValueError naming the nearest one, or all."""
     if name not in _ROWS:
-        near = difflib.get_close_matches(name, _ROWS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(_ROWS)}"
-        raise ValueError(f"no layer is called {name!r}; {hint}")
+        hint = meant(name, _ROWS) or f"; choose from {', '.join(_ROWS)}"
+        raise ValueError(f"no layer is called {name!r}{hint}")
     return _ROWS[name]
 
 

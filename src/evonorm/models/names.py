@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from evonorm.models.mini_inception import MiniInception
+from evonorm.spelling import meant
 
 MINI_INCEPTION = "mini-inception"
 TIMM = "timm:"
@@ -63,9 +63,8 @@ def find(name: str, *, classifiers: bool = False) -> Name:
     if library == "timm" and tag:
         raise ValueError(f"{name} names trained weights, which are never loaded; write {TIMM}{architecture}")
     written = {MINI_INCEPTION: MINI_INCEPTION, **{one: str(Name(one, library)) for one in names}}
-    near = [repr(written[one]) for one in difflib.get_close_matches(own, written)]
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(f"no model is called {name!r}{hint}; {choices}")
+    near = meant(own, written, most=3, shown=lambda one: repr(written[one]))
+    raise ValueError(f"no model is called {name!r}{near}; {choices}")
 
 
 def _library(name: str) -> Any:

@@ -218,7 +218,8 @@ def test_cells_come_each_once_in_the_order_of_their_axis() -> None:
 
 
 def test_a_budget_that_there_is_not_is_named() -> None:
-    with pytest.raises(UserError, match="batch-size has no budget called 'huge'; choose from quick, hour, quarter, full"):
+    budgets = "batch-size has no budget called 'huge'; choose from quick, hour, quarter, full"
+    with pytest.raises(UserError, match=budgets):
         batch_size.EXPERIMENT.budget("huge")
 
 

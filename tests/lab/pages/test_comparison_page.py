@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,22 @@ def test_a_diverged_run_is_marked_at_its_step_and_at_no_height(
     assert entry == f"b0: diverged at step {391 * epochs + 49:,}, in epoch {epochs + 1} of 60"
     if not epochs:
         assert chart.figure["layout"]["yaxis"]["tickvals"] == []  # nothing was measured: no heights are told
+
+
+def test_runs_that_diverged_near_one_step_have_a_cross_each(tmp_path: Path) -> None:
+    """At the step of each, none upon another: those of one step stand above one another, a later one on the axis."""
+    make_comparison(tmp_path)
+    cut(tmp_path, "b0", "intended", 0, "diverged", 30)
+    (record,) = read(tmp_path).cell("b0", "intended").records
+    later = replace(record, summary=record.summary | {"diagnosis": DIAGNOSIS | {"epoch": 41, "step": 391 * 40 + 49}})
+    shown = [Curve("a", record), Curve("b", record), Curve("c", record), Curve("d", later)]
+    chart = charts.curves(shown, METRICS["loss"])
+    crosses = chart.figure["layout"]["annotations"]
+    assert [cross["x"] for cross in crosses] == pytest.approx([30 + 49 / 391] * 3 + [40 + 49 / 391])
+    assert [cross.get("yshift", 0) for cross in crosses] == [0, charts.CROSS_HEIGHT, 2 * charts.CROSS_HEIGHT, 0]
+    assert [cross["hovertext"][0] for cross in crosses] == ["a", "b", "c", "d"]
+    assert "one above another" in chart.key
+    assert "one above another" not in charts.curves(shown[2:], METRICS["loss"]).key
 
 
 def test_a_step_that_is_not_known(tmp_path: Path) -> None:

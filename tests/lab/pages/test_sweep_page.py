@@ -14,7 +14,7 @@ import pytest
 from evonorm import cli
 from evonorm.lab.analysis import swept
 from evonorm.lab.errors import UserError
-from evonorm.lab.pages import page, sweep_charts
+from evonorm.lab.pages import page, parallel, sweep_charts
 from tests.lab import sweeps
 from tests.lab.pages.browser import tab
 from tests.lab.sweeps import HOSTILE
@@ -154,7 +154,7 @@ def test_fifths_by_rank() -> None:
     measured = swept.Metric("accuracy", "maximize")
     trials = [swept.Trial(i, {}, status="finished", value=v) for i, v in enumerate([0.1, 0.9, 0.5, 0.5, 0.7])]
     found = swept.Swept({}, tuple(trials), (), {}, measured, {t.number: t.value or 0.0 for t in trials})
-    assert sweep_charts.fifths(found) == [0, 4, 2, 2, 3]
+    assert parallel.fifths(found) == [0, 4, 2, 2, 3]
 
 
 def hostile(folder: Path) -> Path:

@@ -157,13 +157,13 @@ def test_a_command_that_does_not_use_the_program_needs_none(here: Path) -> None:
         ('{"val.acc": [1]}', ("failed", None, "it reported the metric 'val.acc' as [1], a list, not as a number")),
         (
             '{"val/acc": 0.5}',
-            ("failed", None, "it never reported the metric 'val.acc', did you mean 'val/acc'?; it reported val/acc"),
+            ("failed", None, "it never reported the metric 'val.acc'; did you mean 'val/acc'?; it reported val/acc"),
         ),
         (
             '{"val_acc": 0.5, "step": 1}',
             (
                 *("failed", None),
-                "it never reported the metric 'val.acc', did you mean 'val_acc'?; it reported val_acc, step",
+                "it never reported the metric 'val.acc'; did you mean 'val_acc'?; it reported val_acc, step",
             ),
         ),
         ('{"val": 3}', ("failed", None, "it never reported the metric 'val.acc'; it reported val")),

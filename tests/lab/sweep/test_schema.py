@@ -88,12 +88,12 @@ def test_json_is_read_alike(tmp_path: Path) -> None:
 
 PARAMETER = [
     ({"min": 0.1, "max": 0.01}, "parameters.lr.min: 0.1 must be below max 0.01"),
-    ({"mim": 0.1, "max": 0.2}, "parameters.lr.mim: unknown key, did you mean 'min'?"),
+    ({"mim": 0.1, "max": 0.2}, "parameters.lr.mim: unknown key; did you mean 'min'?"),
     ({"min": 0.1}, "parameters.lr.max: missing; uniform needs min and max"),
     ({"min": "low", "max": 1}, "parameters.lr.min: 'low' must be a number"),
     ({"min": True, "max": 2}, "parameters.lr.min: True must be a finite number"),
     ({"min": 0, "max": float("inf")}, "parameters.lr.max: inf must be a finite number"),
-    ({"distribution": "log_unifrom", "min": 1, "max": 2}, "'log_unifrom' is not known, did you mean 'log_uniform'?"),
+    ({"distribution": "log_unifrom", "min": 1, "max": 2}, "'log_unifrom' is not known; did you mean 'log_uniform'?"),
     ({"distribution": "log_uniform_values", "min": 0, "max": 2}, "lr.min: 0 must be above 0 for log_uniform_values"),
     ({"distribution": "log_uniform", "min": 0, "max": 1000}, "lr.max: 1000 is an exponent of e here, too large"),
     ({"distribution": "int_uniform", "min": 0.5, "max": 2}, "lr.min: 0.5 must be an integer for int_uniform"),
@@ -127,7 +127,7 @@ def test_mistakes_in_a_parameter(parameter: Any, message: str) -> None:
 
 HYPERBAND = {"type": "hyperband"}
 TOP = [
-    ({"method": "randon"}, "method: 'randon' is none, did you mean 'random'?"),
+    ({"method": "randon"}, "method: 'randon' is none; did you mean 'random'?"),
     ({"method": None}, "method: missing; choose random, grid or bayes"),
     ({"method": "custom"}, "method: custom is not supported here: choose random, grid or bayes"),
     ({"method": "bayes"}, "metric: missing; bayes searches by it"),
@@ -135,7 +135,7 @@ TOP = [
     ({"scheduler": {"engine": "ax"}}, "scheduler: not supported here"),
     ({"metrics": [LOSS, LOSS]}, "metrics: not supported here: a sweep has one metric"),
     ({"job": "x"}, "job: not supported here: W&B Launch jobs need its server; name a script with `program`"),
-    ({"paramaters": {}}, "paramaters: unknown key, did you mean 'parameters'?"),
+    ({"paramaters": {}}, "paramaters: unknown key; did you mean 'parameters'?"),
     ({"parameters": {}}, "parameters: empty"),
     ({"metric": "accuracy"}, "metric: 'accuracy' must be a mapping of names to values, as in `metric: {name: accuracy"),
     ({"early_terminate": "hyperband"}, "as in `early_terminate: {type: hyperband, min_iter: 3}`"),
@@ -147,7 +147,7 @@ TOP = [
     ({"run_cap": 1.5}, "run_cap: 1.5 must be an integer"),
     ({"metric": "loss"}, "metric: 'loss' must be a mapping"),
     ({"metric": {"goal": "minimize"}}, "metric.name: None must be the name of a logged metric"),
-    ({"metric": LOSS | {"goal": "minimise"}}, "metric.goal: 'minimise' is not known, did you mean 'minimize'?"),
+    ({"metric": LOSS | {"goal": "minimise"}}, "metric.goal: 'minimise' is not known; did you mean 'minimize'?"),
     ({"metric": LOSS | {"impute": "mean"}}, "metric.impute: 'mean' is not known"),
     ({"metric": LOSS | {"impute_while_running": "mean"}}, "metric.impute_while_running: 'mean' is not known"),
     ({"early_terminate": HYPERBAND | {"min_iter": 1}}, "metric: missing; early_terminate stops trials by it"),

@@ -35,8 +35,8 @@ def test_parameters_become_a_config() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"learning_rat": {"value": 1}}, "no parameter 'learning_rat', did you mean 'learning_rate'?; it knows layer"),
-        ({"seeds.modle": {"value": 1}}, "no parameter 'seeds.modle', did you mean 'seeds.model'?"),
+        ({"learning_rat": {"value": 1}}, "no parameter 'learning_rat'; did you mean 'learning_rate'?; it knows layer"),
+        ({"seeds.modle": {"value": 1}}, "no parameter 'seeds.modle'; did you mean 'seeds.model'?"),
         ({"epochs": {"values": [3, 2.5]}}, "parameters.epochs.values[1]: epochs takes int: got 2.5"),
         ({"epochs": {"values": [3, 0]}}, "parameters.epochs.values[1]: epochs must be at least 1"),
         ({"optimizer": {"values": ["adam", "rms"]}}, "optimizer must be one of sgd, adam: got 'rms'"),
@@ -63,7 +63,7 @@ def test_none_is_a_layer_and_no_groups() -> None:
 
 def test_a_metric_that_training_lacks(tmp_path: Path) -> None:
     sweep = schema.parse({"method": "random", "metric": {"name": "val_acc"}, "parameters": {"epochs": {"value": 1}}})
-    with pytest.raises(UserError, match=r"no 'val_acc', did you mean 'val_accuracy'\?"):
+    with pytest.raises(UserError, match=r"no 'val_acc'; did you mean 'val_accuracy'\?"):
         check(sweep, {})
 
 

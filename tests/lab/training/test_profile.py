@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from evonorm import NormActivation, cli
 from evonorm.lab.errors import UserError
-from evonorm.lab.training import loop, optimizers, profile
+from evonorm.lab.training import inputs, optimizers, profile
 from evonorm.lab.training.config import TrainConfig
 from tests.lab.pictures import pictures
 
@@ -94,8 +94,8 @@ def test_a_slow_stage_shows_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(where, name, slowed)
 
     delays = {"data": 0.05, "augmentation": 0.06, "gradient check": 0.07, "optimizer": 0.08, "rest": 0.09}
-    slow("data", loop.Run, "_input")
-    slow("augmentation", loop, "augment")
+    slow("data", inputs.ImageInputs, "_float")
+    slow("augmentation", inputs, "augment")
     slow("gradient check", nn.utils, "get_total_norm")
     slow("optimizer", optimizers.SGD, "_update")
     slow("rest", profile._Sampler, "step")

@@ -10,16 +10,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from rich.console import Console
 
+from evonorm.lab.analysis import layers
 from evonorm.lab.data import sets
 from evonorm.lab.errors import UserError
+from evonorm.lab.experiments.experiment import Axis, Budget, Experiment, of
+from evonorm.lab.experiments.reproduce import plan, reproduce
 from evonorm.lab.jobs import campaign, training_job
 from evonorm.lab.jobs.executors import make
-from evonorm.lab.pages import page, runs_page, sweep_page
+from evonorm.lab.pages import experiment_page, page, runs_page, sweep_page
 from evonorm.lab.records import export, run_files
 from evonorm.lab.sweep import driver, of_training, schema
 from evonorm.lab.training import checkpoint, sinks, tasks
@@ -112,13 +116,77 @@ def test_the_page_of_its_runs(folder: Path) -> None:
     assert "Best of 2 finished runs on pictures (reconstruction)" in said
     assert f"{255 * losses[best]:.4g} grey levels in validation" in said
     assert "validation, grey levels" in text
-    assert "accuracy" not in text_of(text).lower()
+    assert "accuracy" not in told(text)
     drawn = {chart.title: chart for chart in runs_page.charts(folder).values()}
     assert list(drawn) == ["Loss", "Error"]
     assert drawn["Error"].figure["layout"]["yaxis"]["title"]["text"].startswith("error, grey levels")
     assert drawn["Error"].header[-1] == "validation error, grey levels"
     values = [trace["y"] for trace in drawn["Error"].figure["data"] if trace["x"] == [1, 2, 3]]
     assert [255 * epoch["val_error"] for epoch in found(folder, best).metrics] in values
+
+
+def told(html: str) -> str:
+    """A page with its charts' numbers, without Plotly."""
+    return "".join(part for part in html.split("</script>") if len(part) < 1_000_000).lower()
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment: two layers at two learning rates, of which the larger is too large for one."""
+    out = tmp_path_factory.mktemp("compared")
+    experiment = Experiment(
+        "own",
+        title="Made again",
+        what="layers",
+        question="which",
+        axes=(Axis("layer", of("evonorm-s0", "none")), Axis("rate", of(0.1, 1e6), kind=float)),
+        budgets=(Budget("quick", 2, None, None, "a test", batch_size=16),),
+        config=lambda cell, budget, images: budget.config(
+            cell, layer=cell["layer"], learning_rate=cell["rate"], groups=4
+        ),
+        task="reconstruction",
+    )
+    planned = plan(experiment, pictures(), out)
+    with mock.patch.object(sets, "load", return_value=pictures()):
+        reproduce(planned, pictures(), out, Console(quiet=True), lambda target: make(target, workers=0))
+    return out
+
+
+def test_the_page_of_an_experiment_on_it(compared: Path) -> None:
+    """The error's lowest is the best, a run that diverged counts as the worst, and nothing there is an accuracy."""
+    _, found = experiment_page.read(next(compared.glob("own-*.json")))
+    at = {layer: found.at(layer, 0.1) for layer in ("evonorm-s0", "none")}
+    errors = {layer: point.mean for layer, point in at.items() if point is not None}
+    best = min(errors, key=lambda layer: errors[layer])
+    assert (found.best(best).mean, found.metric) == (errors[best], ERROR)
+    lost = found.at("none", 1e6)
+    assert lost is not None
+    assert (lost.diverged, lost.mean) == (2, found.lost)
+    assert found.lost >= max(errors.values())
+    html = page.render(compared)
+    assert "accuracy" not in told(html)
+    text = text_of(html)
+    for expected in (
+        "Validation error by rate and layer, grey levels: mean over seeds, from the lowest to the highest of them",
+        f"a run that diverged counts as the worst run ({255 * found.lost:.4g} grey levels)",
+        f"{best} {found.at(best, 0.1)} grey levels; ",
+        "a cross: a run diverged there, counted as the worst run",
+    ):
+        assert expected in text, expected
+    (drawn,) = page.draw(compared, compared / "pictures", kind="svg")
+    assert "accuracy" not in drawn.read_text(encoding="utf-8")
+
+
+def test_one_seed_of_what_is_not_counted_tells_nothing_apart(compared: Path) -> None:
+    """A share of images has an error of counting; what one seed's grey levels vary by is unknown."""
+    _, found = experiment_page.read(next(compared.glob("own-*.json")))
+    points = {
+        layer: tuple(replace(point, values=point.values[:1]) for point in of_layer)
+        for layer, of_layer in found.points.items()
+    }
+    alone = layers.compared(replace(found, points=points))
+    assert all(finding.answer.startswith("no winner: ") for finding in alone.findings)
+    assert "Noise: unknown with one seed" in alone.method
 
 
 def test_two_tasks_on_the_same_data_are_two_lists(folder: Path, tmp_path: Path) -> None:
@@ -148,6 +216,7 @@ def test_a_sweep_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.best is not None
     assert result.best.value == min(value for value in values if value is not None)
     assert "val_error" in page.render(tmp_path)
+    assert "accuracy" not in told(page.render(tmp_path))
     drawn = sweep_page.charts(tmp_path)
     assert drawn["val_error-against-epoch"].figure["layout"]["yaxis"]["title"]["text"] == "val_error"
     assert "Best val_error:" in text_of(page.render(tmp_path))
@@ -203,8 +272,8 @@ def test_rows_that_do_not_hold(task: tasks.Task, message: str) -> None:
 
 
 def test_a_task_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no task 'detection'; known are classification"):
-        train(replace(CONFIG, task="detection"), pictures(), tmp_path)
+    with pytest.raises(UserError, match="no task 'ranking'; known are classification"):
+        train(replace(CONFIG, task="ranking"), pictures(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from evonorm.lab.analysis import evidence, outcomes
 from evonorm.lab.analysis.comparison import LAYERS, Cell, Comparison, percent, summarize
 from evonorm.lab.analysis.evidence import Difference
+from evonorm.lab.analysis.findings import listed
 from evonorm.lab.analysis.verdicts import Finding, Leaning, joined, judged, margins, missing, standing
 
 # Accuracies closer than this are the same in the digits that are shown.
@@ -17,8 +18,8 @@ def against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) -> 
     """The layers as intended against BN-ReLU, whose experiment is `rival`: each layer's points, and what diverged."""
     baseline = runs.cell(rival, "intended")
     cells = [runs.cell(id, "intended") for id in ids]
-    reference = percent(summarize(baseline.last("val_accuracy")), " %")
-    finished = [cell for cell in cells if cell.last("val_accuracy")]
+    reference = percent(summarize(baseline.last()), " %")
+    finished = [cell for cell in cells if cell.last()]
     lost = [cell for cell in cells if cell.with_status("diverged")]
     if not reference or not (finished or lost):
         return missing(claim, *([baseline] if not reference else cells))
@@ -29,8 +30,7 @@ def against_bn(runs: Comparison, claim: str, ids: Sequence[str], rival: str) -> 
     # A layer that diverges does not match either.
     leanings += ["holds" for _ in lost]
     told = [
-        f"{cell.experiment.id} {percent(summarize(cell.last('val_accuracy')), ' %')} ({difference})"
-        for cell, difference in known
+        f"{cell.experiment.id} {percent(summarize(cell.last()), ' %')} ({difference})" for cell, difference in known
     ]
     told += [f"{cell.experiment.id}: {rate(cell)}" for cell in lost]
     text = f"As intended, against {rival}'s {reference}: {'; '.join(told)}."
@@ -57,15 +57,11 @@ def _ends(known: Sequence[tuple[Cell, Difference]], baseline: Cell) -> list[str]
     sentences = []
     for (layer, where, how), members in alike.items():
         groups = [str(cell.experiment.groups) for cell, _ in members if cell.experiment.groups]
-        values = _listed([f"{100 * abs(difference.value):.1f}" for _, difference in members])
+        values = listed([f"{100 * abs(difference.value):.1f}" for _, difference in members])
         apart = "" if where == "level with" else f"{values} points "
-        having = f" with {_listed(groups)} groups" if groups else ""
+        having = f" with {listed(groups)} groups" if groups else ""
         sentences.append(f"{LAYERS[layer]} is {apart}{where} BN-ReLU{having}, {how}.")
     return sentences
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _lost(cells: Sequence[Cell]) -> list[str]:

@@ -17,7 +17,7 @@ def sentences(comparison: Comparison, sections: Sequence[claims.Section]) -> lis
     plain, augmented, identities = sections[-1].findings
     told = [_setting(comparison)]
     for how, finding, rival in (("Without", plain, "bn-relu-sgd"), ("With", augmented, "bn-relu-sgd-aug")):
-        reference = percent(summarize(comparison.cell(rival, "intended").last("val_accuracy")), " %")
+        reference = percent(summarize(comparison.cell(rival, "intended").last()), " %")
         told.append(f"{how} augmentation{f' (BN-ReLU {reference})' if reference else ''}: {_said(finding)}")
     told += [_said(identities)] if identities.verdict != "not examined" else []
     if "too little budget to tell" in (plain.verdict, augmented.verdict):

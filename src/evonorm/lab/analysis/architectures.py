@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from evonorm.lab.analysis import layers
 from evonorm.lab.analysis.evidence import steps
 from evonorm.lab.analysis.findings import Analysis, Finding, Table, listed
-from evonorm.lab.analysis.trials import Trials
+from evonorm.lab.analysis.tables import speed
+from evonorm.lab.analysis.trials import Gap, Trials
 from evonorm.lab.records.run_files import Record
 
 STALE = 0.01  # share of a running statistic's starting value that is too much
@@ -27,7 +27,7 @@ def analysis(found: Trials[str], own: Sequence[str]) -> Analysis:
         told = [_against_baseline(found, layer, models) for layer in others(found)]
     else:
         told = [layers.best_at(found, model, f"Which layer is best in {model}?") for model in models]
-    tables = [layers.accuracy_table(found, "model", models)]
+    tables = [layers.goal_table(found, "model", models)]
     if others(found):
         tables.append(_differences(found, models))
     return Analysis(
@@ -72,19 +72,18 @@ def caveat(found: Trials[str]) -> str:
 def _differences(found: Trials[str], models: Sequence[str]) -> Table:
     rows = []
     for model in models:
-        differences = [difference(found, layer, model) for layer in others(found)]
-        rows.append((model, *(f"{points:+.1f} ± {error:.1f}" for points, error in differences)))
+        rows.append((model, *(str(difference(found, layer, model)) for layer in others(found))))
     header = ("model", *others(found))
-    caption = f"Points above {BASELINE} in the same model, with the interval"
+    caption = f"{found.points_of.capitalize()} above {BASELINE} in the same model, with the interval"
     return Table(caption, header, rows, range(1, len(header)))
 
 
-def difference(found: Trials[str], layer: str, model: str) -> tuple[float, float]:
-    """Accuracy of a layer minus that of BASELINE in a model, points, and half the width of its interval."""
+def difference(found: Trials[str], layer: str, model: str) -> Gap:
+    """A layer's value minus that of BASELINE in a model."""
     one, other = found.at(layer, model), found.at(BASELINE, model)
     assert one is not None
     assert other is not None
-    return 100 * (one.mean - other.mean), 100 * found.uncertainty(one, other)
+    return found.gap(one, other)
 
 
 def _costs(found: Trials[str], models: Sequence[str]) -> Table:
@@ -93,7 +92,7 @@ def _costs(found: Trials[str], models: Sequence[str]) -> Table:
         cells: list[str] = []
         for layer in found.points:
             runs = [r for r in found.records if (r.config.get("model"), r.config.get("layer")) == (model, layer)]
-            cells += [_parameters(runs), _speed(runs)]
+            cells += [_parameters(runs), speed(runs)]
         rows.append((model, *cells))
     header = ("model", *(f"{layer}, {what}" for layer in found.points for what in ("parameters", "images/s")))
     caption = (
@@ -108,20 +107,14 @@ def _parameters(runs: list[Record]) -> str:
     return ", ".join(f"{count:,}" for count in sorted(counts)) or "–"
 
 
-def _speed(runs: list[Record]) -> str:
-    speeds = [epoch["images_per_second"] for run in runs for epoch in run.metrics if epoch.get("images_per_second")]
-    return f"{statistics.median(speeds):.0f}" if speeds else "–"
-
-
 def _against_baseline(found: Trials[str], layer: str, models: Sequence[str]) -> Finding:
     by_model = {model: difference(found, layer, model) for model in models}
-    better = [model for model, (points, error) in by_model.items() if points > error]
-    worse = [model for model, (points, error) in by_model.items() if -points > error]
+    better = [model for model, gap in by_model.items() if gap.better]
+    worse = [model for model, gap in by_model.items() if gap.worse]
     parts = [f"better in {listed(better)}"] if better else []
     parts += [f"worse in {listed(worse)}"] if worse else []
     if len(better) + len(worse) < len(by_model):
         parts.append("not to be told apart in the others" if parts else "not to be told apart anywhere")
-    told = "; ".join(f"{model} {points:+.1f} ± {error:.1f}" for model, (points, error) in by_model.items())
-    return Finding(
-        f"Is {layer} better than {BASELINE}?", ", ".join(parts), f"Accuracy minus that of {BASELINE}, points: {told}."
-    )
+    told = "; ".join(f"{model} {gap}" for model, gap in by_model.items())
+    text = f"{found.metric.name.capitalize()} minus that of {BASELINE}, {found.points_of}: {told}."
+    return Finding(f"Is {layer} better than {BASELINE}?", ", ".join(parts), text)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from evonorm.lab.analysis.findings import Analysis, Finding, Panel, Table, listed
-from evonorm.lab.analysis.layers import best_at, method
-from evonorm.lab.analysis.trials import Trials
+from evonorm.lab.analysis.layers import best_at, goal_caption, method
+from evonorm.lab.analysis.trials import Gap, Trials
 
 _METHODS = {
     "epochs": "Equal epochs, so a smaller batch takes more steps; the learning rate and its decay are proportional to "
@@ -33,17 +33,18 @@ def sizes(found: Trials[int]) -> list[int]:
 
 
 def panel(found: Trials[int]) -> Panel:
-    """Accuracy against batch size."""
+    """The goal against batch size."""
     by_size = {
         layer: [(float(point.place), point) for point in sorted(points, key=lambda point: point.place)]
         for layer, points in found.points.items()
     }
-    return Panel("Accuracy against batch size", "batch size", by_size, sizes(found))
+    title = f"{found.metric.name.capitalize()} against batch size"
+    return Panel(title, "batch size", by_size, sizes(found))
 
 
 def _table(found: Trials[int]) -> Table:
     return Table(
-        "Validation accuracy by layer and batch size, percent: mean over seeds, from the worst to the best of them",
+        goal_caption(found, "layer and batch size"),
         ("layer", *(f"{size}" for size in sizes(found))),
         [(layer, *(str(found.at(layer, size)) for size in sizes(found))) for layer in found.points],
         range(1, 1 + len(sizes(found))),
@@ -51,19 +52,20 @@ def _table(found: Trials[int]) -> Table:
 
 
 def _cost(found: Trials[int], small: int, large: int, equal: str) -> Finding:
-    drops: dict[str, tuple[float, float]] = {}
+    gaps: dict[str, Gap] = {}
     for layer in found.points:
         low, high = found.at(layer, small), found.at(layer, large)
         assert low is not None
         assert high is not None
-        drops[layer] = 100 * (high.mean - low.mean), 100 * found.uncertainty(low, high)
-    losing = [layer for layer, (drop, error) in drops.items() if drop > error]
-    gaining = [layer for layer, (drop, error) in drops.items() if -drop > error]
+        gaps[layer] = found.gap(low, high)
+    losing = [layer for layer, gap in gaps.items() if gap.worse]
+    gaining = [layer for layer, gap in gaps.items() if gap.better]
     parts = [f"{listed(losing)} lose" if len(losing) > 1 else f"{losing[0]} loses"] if losing else []
     parts += [f"{listed(gaining)} gain" if len(gaining) > 1 else f"{gaining[0]} gains"] if gaining else []
-    told = "; ".join(f"{layer} {-drop:+z.1f} ± {error:.1f}" for layer, (drop, error) in drops.items())
+    told = "; ".join(f"{layer} {gap}" for layer, gap in gaps.items())
+    name = found.metric.name
     return Finding(
         f"What does a batch of {small} cost, against one of {large}, at equal {equal}?",
         ", ".join(parts) or "nothing that can be told from noise",
-        f"Accuracy at {small} minus accuracy at {large}, points: {told}.",
+        f"{name.capitalize()} at {small} minus {name} at {large}, {found.points_of}: {told}.",
     )

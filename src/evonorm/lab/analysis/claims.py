@@ -126,7 +126,7 @@ def _of_cell(claim: str, holds: bool, answer: str, text: str, cell: Cell) -> Fin
 def _groups_alike(runs: Comparison) -> Finding:
     claim = "The number of groups matters little."
     cells = [runs.cell(id, "intended") for id in S0]
-    pairs = [(a, b) for a, b in combinations(cells, 2) if a.last("val_accuracy") and b.last("val_accuracy")]
+    pairs = [(a, b) for a, b in combinations(cells, 2) if a.last() and b.last()]
     found = [(a, b, evidence.difference(a, b, among=len(pairs))) for a, b in pairs]
     known = [(a, b, difference) for a, b, difference in found if difference is not None]
     if not known:
@@ -186,13 +186,13 @@ def _identity_matters(runs: Comparison) -> Finding:
     intended = [runs.cell(id, "intended") for id in ("b0", *S0)]
     identity = runs.cell("b0", "published")
     pairs = [(cell, runs.cell(cell.experiment.id, "published")) for cell in intended]
-    pairs = [(a, b) for a, b in pairs if a.last("val_accuracy") and b.last("val_accuracy")]
+    pairs = [(a, b) for a, b in pairs if a.last() and b.last()]
     trained = sum(len(cell.with_status("finished")) for cell in intended)
     lost = identity.with_status("diverged")
     found = [(a, evidence.difference(a, b, among=len(pairs))) for a, b in pairs]
     known = [(cell, difference) for cell, difference in found if difference is not None]
     if not known and not (lost and trained):
-        cells = [cell for cell in (identity, *intended) if not cell.last("val_accuracy")]
+        cells = [cell for cell in (identity, *intended) if not cell.last()]
         return missing(claim, *cells)
     answer, leanings = [], [_otherwise(difference) for _, difference in known]
     text, seeds = "", [difference.seeds for _, difference in known]
@@ -206,7 +206,7 @@ def _identity_matters(runs: Comparison) -> Finding:
             f"diverged, {trained} finished."
         )
     if known:
-        accuracy = percent(summarize(identity.last("val_accuracy")), " %")
+        accuracy = percent(summarize(identity.last()), " %")
         values = [difference.value for _, difference in known]
         span = f"{evidence.points(min(values))} to {evidence.points(max(values))}"
         count = min(difference.seeds for _, difference in known)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evonorm.lab.analysis import outcomes
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import listings, run_files
 from evonorm.lab.records.report import REPORT_RUNS, VARIANTS, ReportRun, Variant
@@ -17,6 +18,7 @@ from evonorm.lab.training import tasks
 from evonorm.lab.training.tasks import Metric
 
 COMPARISONS = "comparison-*.json"
+GOAL = tasks.CLASSIFICATION.goal  # every run of the report classifies
 LAYERS = {"bn-relu": "BN-ReLU", "evonorm-b0": "EvoNorm-B0", "evonorm-s0": "EvoNorm-S0", "none": "identity"}
 
 
@@ -39,19 +41,19 @@ class Cell:
         """The runs of one status."""
         return [record for record in self.records if record.status == status]
 
-    def by_seed(self, key: str) -> dict[int, float]:
-        """The last epoch's value by seed, of every finished run that has a finite one."""
-        ended = {seed: r for seed, r in self.runs.items() if r is not None and r.status == "finished" and r.metrics}
-        values = {seed: record.metrics[-1].get(key) for seed, record in ended.items()}
-        return {seed: float(value) for seed, value in values.items() if value is not None}
+    def by_seed(self, split: str = "val") -> dict[int, float]:
+        """The goal after the last epoch by seed, of every finished run that has a finite one."""
+        ended = {seed: run for seed, run in self.runs.items() if run is not None and run.status == "finished"}
+        values = {seed: outcomes.reached(run, split) for seed, run in ended.items()}
+        return {seed: value for seed, value in values.items() if value is not None}
 
-    def last(self, key: str) -> list[float]:
-        """The last epoch's value of every finished run that has a finite one."""
-        return list(self.by_seed(key).values())
+    def last(self, split: str = "val") -> list[float]:
+        """The goal after the last epoch of every finished run that has a finite one."""
+        return list(self.by_seed(split).values())
 
-    def best_accuracy(self) -> list[float]:
-        """Every finished run's validation accuracy at its best epoch."""
-        bests = [(record.summary.get("best") or {}).get("val_accuracy") for record in self.with_status("finished")]
+    def best(self) -> list[float]:
+        """The goal in validation at the best epoch of every finished run that has a finite one."""
+        bests = [(run.summary.get("best") or {}).get(GOAL.key()) for run in self.with_status("finished")]
         return [float(best) for best in bests if best is not None]
 
     @property
@@ -62,7 +64,7 @@ class Cell:
 
     @property
     def validation_images(self) -> int:
-        """How many images the accuracies are counted on."""
+        """How many images GOAL is counted on."""
         return max((int(record.dataset.get("test_images", 0)) for record in self.records), default=0)
 
 
@@ -150,8 +152,8 @@ def told(summary: Summary | None, metric: Metric, unit: str | None = None) -> st
 
 
 def percent(summary: Summary | None, unit: str = "") -> str:
-    """An accuracy as `told` has it. unit: what follows the number, as " %"."""
-    return told(summary, tasks.ACCURACY, unit)
+    """GOAL as `told` has it. unit: what follows the number, as " %"."""
+    return told(summary, GOAL, unit)
 
 
 def read(runs: Path, name: str | None = None) -> Comparison:

@@ -60,7 +60,7 @@ def difference(a: Cell, b: Cell, *, among: int = 1) -> Difference | None:
     set allows: the binomial error of that counting. among: how many differences are looked at together; each interval
     is widened so that all hold at LEVEL (Bonferroni).
     """
-    one, other = a.by_seed("val_accuracy"), b.by_seed("val_accuracy")
+    one, other = a.by_seed(), b.by_seed()
     shared = sorted(one.keys() & other.keys())
     paired = len(shared) > 1
     first, second = (
@@ -78,7 +78,7 @@ def difference(a: Cell, b: Cell, *, among: int = 1) -> Difference | None:
         noise = f"paired by seed (n = {seeds})"
     else:
         parts = [first.spread**2 / first.count, second.spread**2 / second.count]
-        margin, noise = _welch(parts, [first.count, second.count], tail), "Welch over seeds"
+        margin, noise = welch(parts, [first.count, second.count], tail), "Welch over seeds"
     if margin < counted:
         return Difference(value, counted, "error of counting, as the seeds agree more closely than that", seeds)
     return Difference(value, margin, noise, seeds)
@@ -116,7 +116,7 @@ def shortest(cells: Iterable[Cell]) -> int:
 
 def gap(cell: Cell) -> float | None:
     """Training minus validation accuracy at the last epoch; None where nothing finished."""
-    train, validation = summarize(cell.last("train_accuracy")), summarize(cell.last("val_accuracy"))
+    train, validation = summarize(cell.last("train")), summarize(cell.last())
     return None if train is None or validation is None else train.mean - validation.mean
 
 
@@ -169,7 +169,7 @@ def stale_averages(cells: Iterable[Cell]) -> str:
 
 def accuracies(cell: Cell) -> str:
     """Both last accuracies in words."""
-    train, validation = summarize(cell.last("train_accuracy")), summarize(cell.last("val_accuracy"))
+    train, validation = summarize(cell.last("train")), summarize(cell.last())
     return f"{percent(train, ' %')} in training and {percent(validation, ' %')} in validation"
 
 
@@ -189,8 +189,8 @@ def _student(differences: list[float], tail: float) -> float:
     return float(t.ppf(tail, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
 
 
-def _welch(parts: list[float], counts: list[int], tail: float) -> float:
-    """Half-width of Welch's interval from the squared standard errors of two means."""
+def welch(parts: list[float], counts: list[int], tail: float) -> float:
+    """Half-width of Welch's interval from the squared standard errors of two means. tail: its upper quantile."""
     from scipy.stats import t
 
     spread = sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evonorm.lab.analysis.findings import Analysis, Finding, Table, listed
-from evonorm.lab.analysis.layers import no_winner
+from evonorm.lab.analysis.layers import lost, no_winner
 from evonorm.lab.analysis.trials import CONFIDENCE
 from evonorm.lab.analysis.usable_range import USABLE, Ladder, Range, Setting, charts, layers, panel, panels, usable
 
@@ -36,7 +36,7 @@ def _best_table(ladder: Ladder) -> Table:
     return Table(
         "Every layer at its best setting: mean over seeds, from the worst to the best of them; the usable range with "
         "that optimizer and those pixels",
-        ("layer", "best, %", "at", "range of learning rates that are usable", "decades", "diverged"),
+        ("layer", ladder.metric.titled("best"), "at", "range of learning rates that are usable", "decades", "diverged"),
         rows,
         (1, 4, 5),
     )
@@ -46,24 +46,24 @@ def _range_table(ladder: Ladder) -> Table:
     rows: list[tuple[str, ...]] = []
     for layer in layers(ladder):
         for optimizer, pixels in panels(ladder):
-            best = max(panel(ladder, layer, optimizer, pixels), key=lambda point: point.mean)
+            best = min(panel(ladder, layer, optimizer, pixels), key=ladder.rank)
             found = usable(ladder, layer, optimizer, pixels)
             rate = f"{best.place.learning_rate:g}"
             rows.append((layer, optimizer, pixels, str(best), rate, _range(found), _decades(found)))
-    header = ("layer", "optimizer", "pixels", "best, %", "at learning rate", "usable", "decades")
+    header = ("layer", "optimizer", "pixels", ladder.metric.titled("best"), "at learning rate", "usable", "decades")
     return Table("By layer, optimizer and pixels", header, rows, (4, 6), title="Usable learning rates")
 
 
 def _method(ladder: Ladder) -> str:
     """How the numbers were come by."""
     return (
-        f"Each layer has {ladder.each} trials at the same places. Value: validation accuracy after the last epoch, "
-        f"averaged over seeds; a run that diverged counts as chance ({100 * ladder.chance:.0f} %). "
+        f"Each layer has {ladder.each} trials at the same places. Value: validation {ladder.metric.name} after "
+        f"the last epoch, averaged over seeds; a run that diverged counts as {lost(ladder)}. "
         f"Noise: {ladder.noise()}; a difference counts if its {100 * CONFIDENCE:.0f} % interval excludes zero. "
-        "The best of many trials flatters "
-        "each layer alike, and is no estimate of accuracy on new images. A learning rate is usable if the layer keeps "
-        f"{100 * USABLE:.0f} % of what it gains over chance at its best rung, no run there diverged, and no rung "
-        "between is worse; its width is between rungs, at least (≥) where the ladder ends first."
+        f"The best of many trials flatters each layer alike, and is no estimate of {ladder.metric.name} on new images. "
+        f"A learning rate is usable if the layer keeps {100 * USABLE:.0f} % of what it gains over {ladder.lost_as} at "
+        "its best rung, no run there diverged, and no rung between is worse; its width is between rungs, at least (≥) "
+        "where the ladder ends first."
     )
 
 
@@ -71,15 +71,15 @@ def _winner(ladder: Ladder) -> Finding:
     question = "Which layer is best at its own best setting, with equal trials?"
     first, *others = layers(ladder)
     best = ladder.best(first)
-    told = "; ".join(f"{layer} {p!s} % ({p.place})" for layer in layers(ladder) for p in [ladder.best(layer)])
+    unit = f" {ladder.metric.unit}".rstrip()
+    told = "; ".join(f"{layer} {p!s}{unit} ({p.place})" for layer in layers(ladder) for p in [ladder.best(layer)])
     if not others:
         return Finding(question, f"only {first} was run", f"{told}.")
-    level = [
-        layer for layer in others if best.mean - ladder.best(layer).mean <= ladder.uncertainty(best, ladder.best(layer))
-    ]
-    second = ladder.best(others[0])
-    lead_points, error = 100 * (best.mean - second.mean), 100 * ladder.uncertainty(best, second)
-    text = f"{told}. {first} is {lead_points:.1f} ± {error:.1f} points above {others[0]}."
+    gaps = {layer: ladder.gap(best, ladder.best(layer)) for layer in others}
+    level = [layer for layer, gap in gaps.items() if not gap.better]
+    where = "above" if ladder.metric.better == "higher" else "from"
+    lead = str(gaps[others[0]]).removeprefix("+")
+    text = f"{told}. {first} is {lead} {ladder.points_of} {where} {others[0]}."
     if level:
         return Finding(question, no_winner([first, *level]), text)
     return Finding(question, first, text)
@@ -97,21 +97,18 @@ def _fairness(ladder: Ladder) -> Finding | None:
         there, best = ladder.at(layer, REPORTS_SETTING), ladder.best(layer)
         if layer == RIVAL or there is None:
             continue
-        before, after = 100 * (there.mean - rival_there.mean), 100 * (best.mean - rival_best.mean)
+        before, after = ladder.gap(there, rival_there), ladder.gap(best, rival_best)
+        own, rivals = ladder.gap(best, there).plain(), ladder.gap(rival_best, rival_there).plain()
         told.append(
-            f"{layer}: {before:+.1f} ± {100 * ladder.uncertainty(there, rival_there):.1f} points against {RIVAL} at "
-            f"the report's setting, {after:+.1f} ± {100 * ladder.uncertainty(best, rival_best):.1f} with each at its "
-            f"own best, which gives {layer} {100 * (best.mean - there.mean):.1f} points and {RIVAL} "
-            f"{100 * (rival_best.mean - rival_there.mean):.1f}"
+            f"{layer}: {before} {ladder.points_of} against {RIVAL} at the report's setting, {after} with each at its "
+            f"own best, which gives {layer} {own} {ladder.points_of} and {RIVAL} {rivals}"
         )
-        answers.append(f"{layer} {before:+.1f}, then {after:+.1f}")
+        answers.append(f"{layer} {before.plain('+')}, then {after.plain('+')}")
     if not told:
         return None
-    return Finding(
-        f"Was the report's setting ({REPORTS_SETTING}) fair? Points against {RIVAL} there, then with each at its best:",
-        "; ".join(answers),
-        "; ".join(told) + ".",
-    )
+    against = f"{ladder.points_of.capitalize()} against {RIVAL} there, then with each at its best:"
+    question = f"Was the report's setting ({REPORTS_SETTING}) fair? {against}"
+    return Finding(question, "; ".join(answers), "; ".join(told) + ".")
 
 
 def _pixels(ladder: Ladder) -> Finding | None:
@@ -124,16 +121,16 @@ def _pixels(ladder: Ladder) -> Finding | None:
     for layer in layers(ladder):
         raw = ladder.best(layer, lambda place: place.pixels == "raw")
         standardized = ladder.best(layer, lambda place: place.pixels == "standardized")
-        gain, error = standardized.mean - raw.mean, ladder.uncertainty(standardized, raw)
-        told.append(f"{layer} {100 * gain:+.1f} ± {100 * error:.1f}")
-        if abs(gain) > error:
-            (gaining if gain > 0 else losing).append(layer)
+        gap = ladder.gap(standardized, raw)
+        told.append(f"{layer} {gap}")
+        gaining += [layer] * gap.better
+        losing += [layer] * gap.worse
     parts = [f"helps {listed(gaining)}"] if gaining else []
     parts += [f"harms {listed(losing)}"] if losing else []
     return Finding(
         "Does standardizing the pixels matter, each at its best learning rate?",
         " and ".join(parts) or "no difference that can be told from noise",
-        f"Standardized minus raw, points: {'; '.join(told)}.",
+        f"Standardized minus raw, {ladder.points_of}: {'; '.join(told)}.",
     )
 
 

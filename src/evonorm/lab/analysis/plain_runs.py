@@ -187,7 +187,7 @@ def answer(runs: Ranking) -> str:
 
 
 def _without_loss(runs: Ranking) -> str:
-    """Which runs finished with a validation loss that is not finite: their accuracy is that of no working network."""
+    """Which runs finished with a validation loss that is not finite: their goal is that of no working network."""
     losses = {record.name: last(record)["val_loss"] for record in runs.ranked if "val_loss" in last(record)}
     lost = [name for name, loss in losses.items() if loss is None or not math.isfinite(loss)]
     named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")

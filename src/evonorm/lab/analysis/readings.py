@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from evonorm.lab.analysis import evidence
 from evonorm.lab.analysis.importance import LEAST, LEVEL, Effect, Interval
 from evonorm.lab.analysis.swept import Axis, Swept, number
 from evonorm.lab.sweep.driver import best_by
@@ -224,11 +225,7 @@ def _largest_share(values: Sequence[float]) -> float:
 
 
 def _welch(a: Sequence[float], b: Sequence[float], *, among: int) -> Interval:
-    from scipy.stats import t
-
     parts = [statistics.variance(values) / len(values) for values in (a, b)]
     value = statistics.fmean(a) - statistics.fmean(b)
-    spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True))
-    freedom = sum(parts) ** 2 / spread if spread > 0 else len(a) + len(b) - 2
-    margin = float(t.ppf(1 - (1 - LEVEL) / (2 * among), freedom)) * math.sqrt(sum(parts))
+    margin = evidence.welch(parts, [len(a), len(b)], 1 - (1 - LEVEL) / (2 * among))
     return Interval(value, value - margin, value + margin)

@@ -47,7 +47,7 @@ def nearness(comparison: Comparison) -> list[Nearness]:
         cell = comparison.cell(experiment.id, "published")
         if not cell.runs and experiment.layer == "bn-relu" and not experiment.augment:
             cell = comparison.cell(experiment.id, "intended")  # one and the same configuration
-        here, lost = summarize(cell.last("val_accuracy")), len(cell.with_status("diverged"))
+        here, lost = summarize(cell.last()), len(cell.with_status("diverged"))
         told = [percent(here)] if here else []
         told += [f"{lost} of {len(cell.runs)} diverged"] if lost else []
         numbers = [value for value in experiment.recorded if value is not None]

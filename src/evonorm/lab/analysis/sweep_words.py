@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from evonorm.lab.analysis.conditions import distinct
 from evonorm.lab.analysis.swept import Swept, number
 from evonorm.lab.records.run_files import Record, flat
 from evonorm.lab.sweep.driver import best_by
@@ -24,8 +25,8 @@ def subject(swept: Swept, made: Sequence[Record]) -> str:
         words = " ".join(map(str, ran)) if isinstance(ran, list) else str(ran)
         return ". ".join([*parts, f"Every trial runs {words}"] if ran else parts) + "." * bool(ran or parts)
     parts.append(f"Data: {data(made) or 'not known, since no trial has begun a run'}")
-    networks = _each(record.config.get("model") for record in made) or str(_constant(swept, "model", REPORT_MODEL))
-    layers = _each(record.config.get("layer") for record in made) or str(_constant(swept, "layer", ""))
+    networks = distinct(record.config.get("model") for record in made) or str(_constant(swept, "model", REPORT_MODEL))
+    layers = distinct(record.config.get("layer") for record in made) or str(_constant(swept, "layer", ""))
     parts.append(f"Network: {networks}" + (f", with {layers}" if layers else ""))
     return ". ".join(parts) + "."
 
@@ -82,10 +83,6 @@ def training(swept: Swept) -> dict[str, object] | None:
 
 def _constant(swept: Swept, name: str, default: str) -> object:
     return {**flat(training(swept) or {}), **swept.constants}.get(name, default)
-
-
-def _each(values: Iterable[object]) -> str:
-    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 def _span(counts: Iterable[int]) -> str:

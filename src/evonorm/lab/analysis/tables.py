@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from evonorm.lab.analysis import evidence, outcomes, recorded
-from evonorm.lab.analysis.comparison import Cell, Comparison, percent, summarize
-from evonorm.lab.records.report import REPORT_RUNS, VARIANTS, ReportRun, Variant
+from evonorm.lab.analysis.comparison import GOAL, Cell, Comparison, percent, summarize
+from evonorm.lab.records.report import VARIANTS, ReportRun, Variant
 from evonorm.lab.records.run_files import Record
 
 
@@ -25,28 +25,8 @@ class Row:
     cells: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def comparison_rows(comparison: Comparison) -> list[Row]:
-    """The report's experiments in its order; none for a folder of plain runs."""
-    return [_row(comparison, experiment) for experiment in REPORT_RUNS] if comparison.cells else []
-
-
-def run_rows(comparison: Comparison, runs: Iterable[Record]) -> list[tuple[str, ...]]:
-    """RUN_HEADER's columns for every run; columns from RUN_NUMBERS on are numbers."""
-    return [_run(comparison, record) for record in runs]
-
-
-RUN_HEADER = (
-    "run",
-    "what",
-    "status",
-    "epochs",
-    "training, %",
-    "validation, %",
-    "parameters",
-    "images/s",
-    "minutes",
-)
-RUN_NUMBERS = 3
+# Of `run`; columns from epochs on are numbers.
+RUN_HEADER = ("run", "what", "status", "epochs", "training, %", "validation, %", "parameters", "images/s", "minutes")
 
 
 def seeds(comparison: Comparison) -> str:
@@ -59,7 +39,8 @@ def seeds(comparison: Comparison) -> str:
     return "; ".join(f"{seeds}: {', '.join(ids)}" for seeds, ids in by_seeds.items())
 
 
-def _row(comparison: Comparison, experiment: ReportRun) -> Row:
+def row(comparison: Comparison, experiment: ReportRun) -> Row:
+    """An experiment of the report."""
     what = [experiment.layer, experiment.optimizer.upper() if experiment.optimizer == "sgd" else "Adam"]
     what += [f"{experiment.groups} groups"] if experiment.groups else []
     what += ["augmented"] if experiment.augment else []
@@ -72,8 +53,8 @@ def _row(comparison: Comparison, experiment: ReportRun) -> Row:
 def _cell(cell: Cell) -> tuple[str, tuple[str, ...]]:
     if not cell.runs:
         return "", ("not asked for",)
-    last, best = (percent(summarize(values)) for values in (cell.last("val_accuracy"), cell.best_accuracy()))
-    train = percent(summarize(cell.last("train_accuracy")))
+    last, best = (percent(summarize(values)) for values in (cell.last(), cell.best()))
+    train = percent(summarize(cell.last("train")))
     remarks = [f"best epoch {best}"] if best and best != last else []
     remarks += [f"training {train}"] if train else []
     remarks += _endings(cell)
@@ -102,7 +83,8 @@ def _endings(cell: Cell) -> list[str]:
     return told
 
 
-def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
+def run(comparison: Comparison, record: Record) -> tuple[str, ...]:
+    """RUN_HEADER's columns of a run."""
     served: dict[Variant, list[str]] = {variant: [] for variant in VARIANTS}
     for (id, variant), cell in comparison.cells.items():
         if any(own.name == record.name for own in cell.records):
@@ -125,17 +107,14 @@ def _run(comparison: Comparison, record: Record) -> tuple[str, ...]:
         "; ".join(what),
         record.status,
         f"{record.summary.get('epochs_done', len(record.metrics))} of {record.config.get('epochs', '?')}",
-        *(
-            "–" if last.get(key) is None else f"{100 * float(last[key]):.1f}"
-            for key in ("train_accuracy", "val_accuracy")
-        ),
+        *(GOAL.figure(last.get(GOAL.key(split))) for split in ("train", "val")),
         f"{parameters:,}" if isinstance(parameters, int) else "–",
-        speed(record),
+        speed([record]),
         f"{float(record.summary.get('seconds') or 0) / 60:.1f}",
     )
 
 
-def speed(record: Record) -> str:
+def speed(runs: Iterable[Record]) -> str:
     """Training images a second, the median epoch's."""
-    speeds = [epoch["images_per_second"] for epoch in record.metrics if epoch.get("images_per_second")]
+    speeds = [epoch["images_per_second"] for run in runs for epoch in run.metrics if epoch.get("images_per_second")]
     return f"{statistics.median(speeds):.0f}" if speeds else "–"

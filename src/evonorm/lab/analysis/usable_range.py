@@ -49,7 +49,7 @@ class Range:
 
 def layers(ladder: Ladder) -> list[str]:
     """The best one first."""
-    return sorted(ladder.points, key=lambda layer: -ladder.best(layer).mean)
+    return sorted(ladder.points, key=lambda layer: ladder.rank(ladder.best(layer)))
 
 
 def panels(ladder: Ladder) -> list[tuple[str, str]]:
@@ -70,11 +70,12 @@ def usable(ladder: Ladder, layer: str, optimizer: str, pixels: str) -> Range | N
     The best one may be anywhere on the ladder; rungs count as long as none between is worse or diverged.
     """
     points = panel(ladder, layer, optimizer, pixels)
-    best = max(range(len(points)), key=lambda place: points[place].mean)
-    gain = points[best].mean - ladder.chance
-    if gain <= 2 * ladder.counting_error(ladder.chance) or points[best].diverged:
+    best = min(range(len(points)), key=lambda place: ladder.rank(points[place]))
+    gain = ladder.gain(points[best].mean)
+    least = 2 * ladder.counting_error(ladder.lost) if ladder.metric.counted else 0.0
+    if gain <= least or points[best].diverged:
         return None
-    fits = [not point.diverged and point.mean - ladder.chance >= USABLE * gain for point in points]
+    fits = [not point.diverged and ladder.gain(point.mean) >= USABLE * gain for point in points]
     low = high = best
     while low > 0 and fits[low - 1]:
         low -= 1
@@ -85,7 +86,7 @@ def usable(ladder: Ladder, layer: str, optimizer: str, pixels: str) -> Range | N
 
 
 def charts(ladder: Ladder) -> list[Panel]:
-    """Accuracy against learning rate, one for each optimizer and kind of pixels."""
+    """The goal against learning rate, one for each optimizer and kind of pixels."""
     return [
         Panel(
             f"{OPTIMIZER_NAMES[optimizer]}, {pixels} pixels",

@@ -133,7 +133,7 @@ def _budget(leaning: Leaning, cells: Sequence[Cell], taken: int) -> str:
     if evidence.stale_averages(cells):
         # Chance level from averages that lag behind says nothing of the layers: not even what it looks like.
         text = " BN-ReLU's validation numbers are depressed by the budget, as said at the top of the page."
-        trained = {cell.experiment.id: percent(summarize(cell.last("train_accuracy")), " %") for cell in cells}
+        trained = {cell.experiment.id: percent(summarize(cell.last("train")), " %") for cell in cells}
         if len(cells) > 1 and any(trained.values()):
             text += f" Training accuracy: {'; '.join(f'{id} {told}' for id, told in trained.items() if told)}."
     elif leaning != "within noise":

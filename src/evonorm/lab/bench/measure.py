@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -33,10 +33,9 @@ def measure(
     for number, figure in enumerate(case.figures):
         results: dict[str, Result] = {}
         works: dict[str, timing.Work] = {}
-        samples: dict[str, timing.Samples] = {}
-        try:
+        with collected(results, into) as samples:
             for contender in contenders:
-                result = _result(case, figure, contender)
+                result = _result(case, figure, contender.name, contender.layer, contender.variant)
                 results[contender.name] = result
                 module = _prepared(contender, case, figure, groups, modules, result)
                 if module is not None:
@@ -44,14 +43,27 @@ def measure(
                     _remember(result, works[contender.name], module, x, figure)
                     if result.status != "measured":
                         del works[contender.name]
-            results[COPY] = _result(case, figure, Implementation(COPY, None, "torch", _no_module))
+            results[COPY] = _result(case, figure, COPY, None, "torch")
             works[COPY] = timing.copy_work(x)
-            share = partial(_tick, tick, number, len(case.figures))
+            share = part_of(tick, number, len(case.figures))
             timing.in_turn(works, samples, repeats=repeats, tick=share)
-        finally:
-            for name, sampled in samples.items():
-                results[name].seconds, results[name].calls = sampled.seconds, sampled.calls
-            into += [r for r in results.values() if r.seconds or r.status != "measured"]
+
+
+@contextmanager
+def collected(results: Mapping[str, Result], into: list[Result]) -> Iterator[dict[str, timing.Samples]]:
+    """Samples by implementation, to be filled: at the end, or where it is interrupted, they are results in `into`."""
+    samples: dict[str, timing.Samples] = {}
+    try:
+        yield samples
+    finally:
+        for name, sampled in samples.items():
+            results[name].seconds, results[name].calls = sampled.seconds, sampled.calls
+        into += [result for result in results.values() if result.seconds or result.status != "measured"]
+
+
+def part_of(tick: Callable[[float], None], number: int, count: int) -> Callable[[float], None]:
+    """Tells the share of part `number` of `count` as one of the whole."""
+    return lambda share: tick((number + share) / count)
 
 
 def gated(module: nn.Module, contender: Implementation, case: Case, *, training: bool, result: Result) -> bool:
@@ -97,9 +109,9 @@ def _remember(result: Result, work: timing.Work, module: nn.Module, x: Tensor, f
         _failed(result, error)
         return
     if figure != "inference":
-        saved = memory.saved_for_backward(
-            partial(module, x.detach().requires_grad_()), elements=x.numel(), parameters=_held(module)
-        )
+        held = [*module.parameters(), *module.buffers()]
+        forward = partial(module, x.detach().requires_grad_())
+        saved = memory.saved_for_backward(forward, elements=x.numel(), parameters=held)
         result.saved_tensors, result.saved_bytes = saved.full_size_tensors, saved.bytes
     result.peak_bytes = memory.peak_growth(work)
 
@@ -113,21 +125,6 @@ def _failed(result: Result, error: Exception) -> None:
     result.reason = text if refused else f"{type(error).__name__}: {text}"
 
 
-def _held(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
-
-
-def _result(case: Case, figure: Figure, contender: Implementation) -> Result:
-    details = asdict(case)
-    del details["figures"]
-    return Result(
-        str(case), figure, contender.name, contender.layer, contender.variant, images=case.shape[0], details=details
-    )
-
-
-def _tick(tick: Callable[[float], None], number: int, count: int, share: float) -> None:
-    tick((number + share) / count)
-
-
-def _no_module(channels: int, groups: int) -> nn.Module:
-    raise Unavailable("a copy is no layer")
+def _result(case: Case, figure: Figure, name: str, layer: str | None, variant: str) -> Result:
+    details = {"shape": case.shape, "dtype": case.dtype, "format": case.format}
+    return Result(str(case), figure, name, layer, variant, images=case.shape[0], details=details)

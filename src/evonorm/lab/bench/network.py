@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from evonorm.lab.bench import gate, timing
 from evonorm.lab.bench.cases import TORCH_FORMATS, Case, mini_inception_sites
 from evonorm.lab.bench.implementations import NO_LAYER, RELU, Implementation, Unavailable, fitting_groups
-from evonorm.lab.bench.measure import gated
+from evonorm.lab.bench.measure import collected, gated, part_of
 from evonorm.lab.bench.results import LATENCY, STEP, Result
 from evonorm.layers.modules import NormActivation
 from evonorm.models import MiniInception
@@ -44,8 +44,7 @@ def measure_network(
         labels = torch.randint(10, (count,), generator=generator)
         results: dict[str, Result] = {}
         works: dict[str, timing.Work] = {}
-        samples: dict[str, timing.Samples] = {}
-        try:
+        with collected(results, into) as samples:
             for contender in served:
                 result = Result(
                     f"Mini Inception, batch {count}, {dtype} {format}",
@@ -61,16 +60,7 @@ def measure_network(
                 if model is not None:
                     work = _step if training else _latency
                     works[contender.name] = partial(work, model.train(training), images, labels, dtype == "bf16")
-            timing.in_turn(
-                works,
-                samples,
-                repeats=repeats,
-                tick=lambda share, number=number: tick((number + share) / 2),  # type: ignore[misc]
-            )
-        finally:
-            for name, sampled in samples.items():
-                results[name].seconds, results[name].calls = sampled.seconds, sampled.calls
-            into += [r for r in results.values() if r.seconds or r.status != "measured"]
+            timing.in_turn(works, samples, repeats=repeats, tick=part_of(tick, number, 2))
 
 
 def network_with(contender: Implementation, groups: int) -> MiniInception:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-Tick = Callable[[float], None]
+from evonorm.lab.jobs.board import say
+
 REFRESH_SECONDS = 0.5
 
 
@@ -26,7 +27,7 @@ class Board:
         """The next part starts."""
         self._number += 1
         if self._progress is None or self._task is None:
-            self.say(f"[{self._number + 1}/{len(self._weights)}] {name}")
+            say(self._console, f"[{self._number + 1}/{len(self._weights)}] {name}")
         else:
             done = sum(self._weights[: self._number])
             self._progress.update(self._task, description=name, completed=done, refresh=True)
@@ -39,10 +40,6 @@ class Board:
             due = now - self._drawn >= REFRESH_SECONDS
             self._drawn = now if due else self._drawn
             self._progress.update(self._task, completed=done, refresh=due)
-
-    def say(self, text: str) -> None:
-        """Something to know."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

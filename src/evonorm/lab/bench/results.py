@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,31 +68,12 @@ class Compared:
 
     def as_row(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
         """A line of JSON: the result, what follows from it, and its conditions."""
-        result = self.result
-        return {
-            "case": result.case,
-            **result.details,
-            "figure": result.figure,
-            "implementation": result.implementation,
-            "layer": result.layer,
-            "variant": result.variant,
-            "status": result.status,
-            "reason": result.reason,
-            "seconds": result.seconds,
-            "calls_per_repeat": result.calls,
-            "median_seconds": result.median,
-            "images_per_second": self.images_per_second,
-            "floor_seconds": self.floor_seconds,
-            "over_floor": self.over_floor,
-            "over_no_layer": self.over_no_layer,
-            "faster_than_batch_norm_relu": self.faster_than_batch_norm_relu,
-            "faster_than_timm": self.faster_than_timm,
-            "saved_tensors": result.saved_tensors,
-            "saved_bytes": result.saved_bytes,
-            "peak_bytes": result.peak_bytes,
-            "gate": result.gate,
-            "conditions": dict(conditions),
-        }
+        follows = asdict(self)
+        measured = follows.pop("result")
+        details, calls = measured.pop("details"), measured.pop("calls")
+        del measured["images"]
+        own = {"calls_per_repeat": calls, "median_seconds": self.result.median, "conditions": dict(conditions)}
+        return {**details, **measured, **follows, **own}
 
 
 def compare(results: Iterable[Result]) -> list[Compared]:

@@ -22,6 +22,7 @@ from evonorm.lab.bench.network import measure_network
 from evonorm.lab.bench.options import BenchOptions
 from evonorm.lab.bench.results import JsonLines, Result, compare
 from evonorm.lab.bench.tables import conditions_line, explanation, tables
+from evonorm.lab.jobs.board import say
 
 # A bar that is about right: elements of the layers that a training step of Mini Inception passes, for an image.
 NETWORK_ELEMENTS = 1_000_000
@@ -62,10 +63,9 @@ def bench(options: BenchOptions, console: Console) -> Outcome:
     if options.keep_freed_memory:
         machine.keep_freed_memory()
     stated = conditions(options)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    say(conditions_line(stated))
+    say(console, conditions_line(stated))
     if stated["load_average"] > BUSY:
-        say(f"NOTE: others are at work here (load {stated['load_average']}); ratios hold better than times")
+        say(console, f"NOTE: others are at work here (load {stated['load_average']}); ratios hold better than times")
 
     outcome = Outcome()
     parts = _parts(options, contenders)
@@ -131,9 +131,8 @@ def _show(outcome: Outcome, options: BenchOptions, console: Console, stated: dic
     compared = compare(outcome.results)
     for table in tables(compared, width=console.width):
         console.print(table)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if compared:
-        say(explanation())
+        say(console, explanation())
     told: set[str] = set()
     for result in outcome.results:
         if result.status != "measured":
@@ -141,11 +140,12 @@ def _show(outcome: Outcome, options: BenchOptions, console: Console, stated: dic
             where = f"{result.case}, {result.figure}: " if result.status == "red" else ""
             told.add(f"{word}: {where}{result.implementation}: {result.reason}")
     for line in sorted(told):
-        say(line)
+        say(console, line)
     if options.json is not None:
-        say(f"rows: {options.json}")
+        say(console, f"rows: {options.json}")
     if options.plot is not None:
         drawn = chart.draw(compared, options.plot, conditions_line(stated))
-        say(f"picture: {options.plot}" if drawn else f"no picture: nothing was measured beside {chart.BASE}")
+        nothing = f"no picture: nothing was measured beside {chart.BASE}"
+        say(console, f"picture: {options.plot}" if drawn else nothing)
     if outcome.interrupted:
-        say("stopped: what was measured so far is above")
+        say(console, "stopped: what was measured so far is above")

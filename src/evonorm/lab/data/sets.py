@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import platformdirs
@@ -30,12 +31,32 @@ ACCEPTED = (
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class ImageDataset:
-    """Images in memory: uint8 (N, 32, 32, 3) RGB, labels int64 (N,), places in `classes`.
+class Dataset(Protocol):
+    """What every task's data tells of itself.
 
     name: never a path. fingerprint: 16 hex digits of the content. notice: what a reader of results must know.
     """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def notice(self) -> str: ...  # noqa: D102
+    @property
+    def train_count(self) -> int:
+        """How many images there are to train on."""
+
+    @property
+    def test_count(self) -> int:
+        """How many images there are to validate on."""
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images in memory: uint8 (N, 32, 32, 3) RGB, labels int64 (N,), places in `classes`; the rest as in Dataset."""
 
     name: str
     fingerprint: str
@@ -46,6 +67,16 @@ class ImageDataset:
     test_labels: np.ndarray
     notice: str = ""
 
+    @property
+    def train_count(self) -> int:
+        """See Dataset."""
+        return len(self.train_labels)
+
+    @property
+    def test_count(self) -> int:
+        """See Dataset."""
+        return len(self.test_labels)
+
 
 def load(source: str | None, *, cache_folder: Path | None = None, say: Say = print) -> ImageDataset:
     """The data that `source` names (see ACCEPTED); None: CIFAR-10 found or downloaded, else `digits` with a notice.
@@ -53,7 +84,7 @@ def load(source: str | None, *, cache_folder: Path | None = None, say: Say = pri
     Decoded images are kept in cache_folder, by default the user's cache (or $EVONORM_CACHE). Images of a folder or zip
     come in a fixed random order, those of CIFAR-10 in the official one. Raises UserError naming what is wrong.
     """
-    cache = cache_folder or Path(os.environ.get("EVONORM_CACHE") or platformdirs.user_cache_path("evonorm"))
+    cache = cache_folder or user_cache()
     if source == "digits":
         return _digits()
     if source in (None, "cifar10"):
@@ -75,6 +106,11 @@ def load(source: str | None, *, cache_folder: Path | None = None, say: Say = pri
     if path.name.endswith((".tar.gz", ".tgz")) or tarfile.is_tarfile(path):
         return _cifar10(path, cache)
     raise UserError(f"{source!r} is neither a zip nor a tar archive; --data takes {ACCEPTED}")
+
+
+def user_cache() -> Path:
+    """Where what was decoded or drawn is kept: $EVONORM_CACHE, or the user's own cache."""
+    return Path(os.environ.get("EVONORM_CACHE") or platformdirs.user_cache_path("evonorm"))
 
 
 def balanced_subset(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:

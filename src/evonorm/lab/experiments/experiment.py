@@ -13,6 +13,7 @@ from evonorm.lab.analysis.findings import Analysis
 from evonorm.lab.analysis.layers import compared
 from evonorm.lab.analysis.trials import Trials
 from evonorm.lab.errors import UserError
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
 
 REPORT_BATCH_SIZE = 128
@@ -105,8 +106,8 @@ class Experiment:
 
     question: what it asks, for `--help`. config: of a cell, given how many images the budget leaves. lane: the axis
     whose values are compared, which runs fastest. place: a cell's place, that of the other axes. seeds: unless asked
-    otherwise. label: what a run stands for, of the cells that come to it. analyse: what the runs say. listing: the
-    listing's name, where it is not the experiment's.
+    otherwise. label: what a run stands for, of the cells that come to it. task: what its runs are trained for.
+    analyse: what the runs say. listing: the listing's name, where it is not the experiment's.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Experiment:
     place: Callable[[Cell], Hashable] | None = None
     seeds: tuple[int, ...] = (0, 1)
     label: Callable[[Sequence[Cell]], str] | None = None
+    task: str = tasks.DEFAULT
     analyse: Callable[[Trials[Any]], Analysis] = compared
     listing: str = ""
 

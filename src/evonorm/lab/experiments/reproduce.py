@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evonorm.lab.data.sets import ImageDataset
+from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments.experiment import Budget, Experiment, Images
 from evonorm.lab.jobs import campaign
@@ -18,6 +18,7 @@ from evonorm.lab.jobs.executors import Executor
 from evonorm.lab.jobs.training_job import Training
 from evonorm.lab.records import listings
 from evonorm.lab.stopping import locked
+from evonorm.lab.training import tasks
 from evonorm.lab.training.sinks import Wanted
 from evonorm.lab.training.training import resolve, run_folder
 
@@ -34,7 +35,7 @@ class Plan:
 
 def plan(
     experiment: Experiment,
-    dataset: ImageDataset,
+    dataset: Dataset,
     out: Path,
     *,
     budget: str = "quick",
@@ -51,6 +52,9 @@ def plan(
     runs: dict[str, PlannedRun] = {}
     for cell in experiment.cells(asked, seeds):
         config = replace(experiment.config(cell, chosen, images), data=data)
+        if config.task not in (tasks.DEFAULT, experiment.task):
+            raise UserError(f"{experiment.name} has runs of task {config.task}: say Experiment(task={config.task!r})")
+        config = replace(config, task=experiment.task)
         name = run_folder(config, dataset, out).name
         # What this process knows travels to those that train: another's choice would be another run.
         resolved = resolve(config)[0]
@@ -64,7 +68,7 @@ def plan(
 
 def reproduce(
     plan: Plan,
-    dataset: ImageDataset,
+    dataset: Dataset,
     out: Path,
     console: Console,
     executor_of: Callable[[Training], Executor],
@@ -86,7 +90,7 @@ def reproduce(
 
 def _reproduce(
     plan: Plan,
-    dataset: ImageDataset,
+    dataset: Dataset,
     out: Path,
     console: Console,
     executor_of: Callable[[Training], Executor],
@@ -98,7 +102,9 @@ def _reproduce(
         one.name: tuple(dict.fromkeys(listings.describe(plan.listing, e) for e in one.entries)) for one in plan.runs
     }
     sinks = sinks.of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
-    executor = executor_of(Training({}, dataset.fingerprint, sinks, {run.config.data for run in plan.runs}))
+    sources = {run.config.data for run in plan.runs}
+    target = Training({"task": plan.experiment.task}, dataset.fingerprint, sinks, sources)
+    executor = executor_of(target)
     what = f"{plan.experiment.what}, {plan.budget.name}"
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, what))
     listings.write(plan.listing, dataset, plan.budget, entries, plan.experiment.described())

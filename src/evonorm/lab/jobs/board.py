@@ -48,23 +48,16 @@ def standing(behind: int, total: int | None, noun: str, counts: Iterable[str], l
     return ", ".join([f"{behind}{of} {noun}", *counts, *filter(None, [left])])
 
 
-def stacked(*rows: RenderableType | None) -> Table:
-    """Each below the last; None is left out. A grid, not a Group: a progress bar does not end its line."""
+def stacked(above: Iterable[Table], line: str, done: float, total: int | None, *below: RenderableType) -> Table:
+    """Where it stands with a bar of the whole, and what is above and below. total: None where there is no end.
+
+    A grid, not a Group: a progress bar does not end its line.
+    """
+    bar = [] if total is None else [ProgressBar(total=max(1, total), completed=done)]
     grid = Table.grid(expand=True)
-    for row in rows:
-        if row is not None:
-            grid.add_row(row)
+    for row in (*above, Text(line, "bold"), *bar, *below):
+        grid.add_row(row)
     return grid
-
-
-def bold(line: str) -> Text:
-    """The line of where it stands."""
-    return Text(line, "bold")
-
-
-def bar(done: float, total: int) -> ProgressBar:
-    """How much of the whole is done."""
-    return ProgressBar(total=max(1, total), completed=done)
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -186,11 +186,8 @@ class Board:
     def __rich__(self) -> RenderableType:
         width = self._console.width
         at_work = [one for one in self._runs if one.status == "running"]
-        return shared.stacked(
-            results_table(self._runs if len(self._runs) <= TABLE_ROWS else at_work, width=width),
-            shared.bold(f"{self._what}: {self._line()}"),
-            shared.bar(self._part(), len(self._runs)),
-        )
+        table = results_table(self._runs if len(self._runs) <= TABLE_ROWS else at_work, width=width)
+        return shared.stacked([table], f"{self._what}: {self._line()}", self._part(), len(self._runs))
 
 
 def results_table(runs: Iterable[PlannedRun], *, width: int | None = None) -> Table:

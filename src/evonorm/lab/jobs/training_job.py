@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import time
 import types
 import typing
@@ -18,9 +17,10 @@ from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
 from evonorm.lab.training.progress import Silent
 from evonorm.lab.training.sinks import Recording, Wanted
+from evonorm.spelling import meant
 
 if TYPE_CHECKING:
-    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.data.sets import Dataset
 
 MOVED_SECONDS = 1.0
 
@@ -45,16 +45,15 @@ class Training:
     ) -> None:
         self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
         self._sources = tuple(sources)
-        self._datasets: dict[str | None, ImageDataset] = {}
+        self._datasets: dict[tuple[str, str | None], Dataset] = {}
         self._tasks = tasks.added()
 
-    def cargo(self) -> dict[str | None, ImageDataset]:
+    def cargo(self) -> dict[tuple[str, str | None], Dataset]:
         """See Carrying."""
-        from evonorm.lab.data.sets import load
+        task = tasks.of(self._fixed)
+        return {(task.name, source): task.load(source, print) for source in self._sources}
 
-        return {source: load(source) for source in self._sources}
-
-    def unload(self, cargo: dict[str | None, ImageDataset]) -> None:
+    def unload(self, cargo: dict[tuple[str, str | None], Dataset]) -> None:
         """See Carrying."""
         self._datasets = cargo
 
@@ -78,7 +77,7 @@ class Training:
         for task in self._tasks:
             tasks.add(task)
         config = config_of({**self._fixed, **job.parameters})
-        dataset = self._loaded(config.data)
+        dataset = self._loaded(tasks.get(config.task), config.data)
         folder = run_folder(config, dataset, job.sweep_folder)
         watch = _Watch(folder, reporter, tasks.get(config.task))
         with Recording(self._sinks_of(job), job.sweep_folder, watch) as recording:
@@ -97,12 +96,11 @@ class Training:
         config = {"trial": job.number} if belongs.job_type == "trial" else {}
         return self._sinks.of(group=belongs.group or job.sweep_folder.resolve().name, config=config)
 
-    def _loaded(self, source: str | None) -> ImageDataset:
-        from evonorm.lab.data.sets import load
-
-        if source not in self._datasets:
-            self._datasets = {source: load(source)}  # one at a time: they are large
-        return self._datasets[source]
+    def _loaded(self, task: tasks.Task, source: str | None) -> Dataset:
+        key = task.name, source
+        if key not in self._datasets:
+            self._datasets = {key: task.load(source, print)}  # one at a time: they are large
+        return self._datasets[key]
 
 
 class _Watch(Silent):
@@ -147,16 +145,14 @@ def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
 
 def check_names(config: TrainConfig) -> None:
     """Raises UserError for a task, layer or model that is not there; torch is imported only to look one up."""
-    tasks.get(config.task)
+    task = tasks.get(config.task)
     try:
         if config.layer != TrainConfig.layer:
             from evonorm.layers import table
 
             table.get(config.layer)
         if config.model != TrainConfig.model:
-            from evonorm.models import zoo
-
-            zoo.known(config.model)
+            task.work().known(config.model)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -172,9 +168,7 @@ def types_of(name: str) -> tuple[Any, ...]:
     owner, field = (Seeds, name[6:]) if name.startswith("seeds.") else (TrainConfig, name)
     hint = typing.get_type_hints(owner).get(field)
     if hint is None or name == "seeds":
-        close = difflib.get_close_matches(name, names(), n=1)
-        suggestion = f", did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"training has no parameter {name!r}{suggestion}; it knows {', '.join(names())}")
+        raise UserError(f"training has no parameter {name!r}{meant(name, names())}; it knows {', '.join(names())}")
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 

@@ -26,6 +26,8 @@ GROUP_DASHES = {8: "solid", 16: "dash", 32: "dot"}
 MOST_MARKERS = 12
 # Losses further apart than this are drawn on a logarithmic axis: a run on its way to infinity would flatten the rest.
 LOG_RATIO = 20
+# Of a cross: its width as a share of the axis, its height in pixels.
+CROSS_WIDTH, CROSS_HEIGHT = 0.03, 14
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def curves(shown: Iterable[Curve], metric: Metric, suffix: str = "", *, epochs: 
     """Training (thin and pale) and validation of every run against the epoch.
 
     A run that did not finish is marked where it ends: a diverged one by a cross on the epoch axis and a line across the
-    chart, for it has no height there; a stopped, failed or running one by a diamond. suffix: ends the title. epochs:
-    that the axis spans; at least as many as these runs planned.
+    chart, for it has no height there; its cross stands above that of another that diverged near that step; a stopped,
+    failed or running one by a diamond. suffix: ends the title. epochs: that the axis spans; at least as many as these
+    runs planned.
     """
     shown = list(shown)
     by_label: dict[str, list[Curve]] = {}
@@ -90,6 +93,7 @@ def curves(shown: Iterable[Curve], metric: Metric, suffix: str = "", *, epochs: 
             if curve.record.status in outcomes.UNENDED and _has_line(curve, metric)
         ]
     planned = max([epochs, *(outcomes.planned_epochs(curve.record) for curve in shown), 1])
+    crosses = _step_crosses(marked, CROSS_WIDTH * planned)
     layout = {
         "xaxis": {"title": {"text": "epoch"}, "dtick": _epoch_tick(planned), "range": [0, planned * 1.02]},
         "yaxis": {"title": {"text": metric.label}} | _value_axis(traces, metric),
@@ -98,12 +102,13 @@ def curves(shown: Iterable[Curve], metric: Metric, suffix: str = "", *, epochs: 
         "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
         "hovermode": "closest",
         "shapes": [_step_line(curve) for curve in marked],
-        "annotations": [_step_cross(curve) for curve in marked],
+        "annotations": crosses,
     }
     header = ("run", "epoch", f"training {metric.label}", f"validation {metric.label}")
     figure = {"data": traces, "layout": layout}
     rows = tuple(row for curve in shown for row in _rows(curve, metric))
-    return Chart(f"{metric.name.capitalize()}{suffix}", _key(shown), figure, header, rows)
+    stacked = any("yshift" in cross for cross in crosses)
+    return Chart(f"{metric.name.capitalize()}{suffix}", _key(shown, stacked=stacked), figure, header, rows)
 
 
 def _rows(curve: Curve, metric: Metric) -> Iterable[tuple[str, ...]]:
@@ -129,11 +134,12 @@ def _has_line(curve: Curve, metric: Metric) -> bool:
     return any(epoch.get(metric.key()) is not None for epoch in curve.record.metrics)
 
 
-def _key(shown: list[Curve]) -> str:
+def _key(shown: list[Curve], *, stacked: bool) -> str:
     states = {curve.record.status for curve in shown}
     key = "validation thick, training thin and pale"
     key += "; published hollow, intended filled" if len({curve.published for curve in shown}) > 1 else ""
     key += "; a cross on the epoch axis and its dotted line: diverged at that step" if "diverged" in states else ""
+    key += ", one above another where several did near it" if stacked else ""
     unended = [state for state in outcomes.UNENDED if state in states]
     return key + (f"; a large diamond: {' or '.join(unended)} there" if unended else "")
 
@@ -198,10 +204,21 @@ def _step_line(curve: Curve) -> dict[str, Any]:
     return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
-def _step_cross(curve: Curve) -> dict[str, Any]:
+def _step_crosses(marked: Iterable[Curve], width: float) -> list[dict[str, Any]]:
+    """Each at its step, on the axis or above those that would hide it."""
+    crosses: list[dict[str, Any]] = []
+    for curve in marked:
+        at = outcomes.diverged_at(curve.record) or 0.0
+        taken = [cross.get("yshift", 0) for cross in crosses if abs(cross["x"] - at) < width]
+        up = next(CROSS_HEIGHT * row for row in range(len(taken) + 1) if CROSS_HEIGHT * row not in taken)
+        crosses.append(_step_cross(curve, at) | ({"yshift": up} if up else {}))
+    return crosses
+
+
+def _step_cross(curve: Curve, at: float) -> dict[str, Any]:
     return {
         "text": "×",
-        "x": outcomes.diverged_at(curve.record),
+        "x": at,
         "yref": "paper",
         "y": 0,
         "yanchor": "middle",

@@ -9,11 +9,11 @@ from pathlib import Path
 from evonorm.lab.analysis import answer, claims, evidence, recorded, tables
 from evonorm.lab.analysis.comparison import COMPARISONS, Comparison, read
 from evonorm.lab.analysis.conditions import conditions
-from evonorm.lab.pages import grid, html, overview, pictures
+from evonorm.lab.pages import html, overview, pictures
 from evonorm.lab.pages.charts import Chart, Curve, curves
-from evonorm.lab.pages.grid import Grid
+from evonorm.lab.pages.grid import Cell, Grid, Row
 from evonorm.lab.records import export, listings
-from evonorm.lab.records.report import VARIANTS, Variant
+from evonorm.lab.records.report import REPORT_RUNS, VARIANTS, Variant
 from evonorm.lab.records.run_files import Record
 from evonorm.lab.training.tasks import CLASSIFICATION
 
@@ -50,7 +50,7 @@ def render(runs: Path, name: str | None = None, at: Path | None = None) -> str:
             seeds=tables.seeds(found),
             updated=found.updated,
         ),
-        rows=tables.comparison_rows(found),
+        rows=[tables.row(found, run) for run in REPORT_RUNS] if found.cells else [],
         parts=[_part(found, section) for section in sections],
         compared=_grid(found, found.records),
         others=_grid(found, found.others),
@@ -64,8 +64,9 @@ def render(runs: Path, name: str | None = None, at: Path | None = None) -> str:
 
 
 def _grid(comparison: Comparison, found: Iterable[Record]) -> Grid:
-    rows = tables.run_rows(comparison, found)
-    return grid.of_texts(tables.RUN_HEADER, tables.RUN_NUMBERS, rows, status=tables.RUN_HEADER.index("status"))
+    header = tuple((name, place >= tables.RUN_HEADER.index("epochs")) for place, name in enumerate(tables.RUN_HEADER))
+    rows = [Row(run.status, tuple(map(Cell, tables.run(comparison, run)))) for run in found]
+    return Grid(header, tuple(rows))
 
 
 def draw(runs: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:

@@ -10,7 +10,7 @@ from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.analysis.trials import Trials
 from evonorm.lab.experiments import catalogue
 from evonorm.lab.experiments.experiment import Experiment
-from evonorm.lab.pages import html, lines
+from evonorm.lab.pages import html, lines, pictures
 from evonorm.lab.records import export, listings
 
 LISTINGS = "*-*-*.json"
@@ -42,8 +42,7 @@ def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") ->
     """Writes the charts as one picture into the folder `out`, and returns its path. Raises as render does."""
     experiment, found = read(folder / (name or ""))
     path = out / f"{experiment.name}.{kind}"
-    lines.picture(found, experiment.analyse(found).panels, path)
-    return [path]
+    return [pictures.together([lines.chart(found, panel) for panel in experiment.analyse(found).panels], path)]
 
 
 def read(listing: Path) -> tuple[Experiment, Trials[Any]]:

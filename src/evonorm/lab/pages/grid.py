@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -47,11 +46,3 @@ class Grid:
     def statuses(self) -> list[str]:
         """Of the rows, each once."""
         return list(dict.fromkeys(row.status for row in self.rows))
-
-
-def of_texts(header: Sequence[str], numbers: int, rows: Iterable[Sequence[str]], *, status: int) -> Grid:
-    """Rows of texts. numbers: the first column that holds numbers. status: the column that says it."""
-    return Grid(
-        tuple((name, place >= numbers) for place, name in enumerate(header)),
-        tuple(Row(row[status], tuple(Cell(text) for text in row)) for row in rows),
-    )

@@ -8,7 +8,8 @@ from typing import Any
 from evonorm.lab.analysis import sweep_words
 from evonorm.lab.analysis.swept import Swept, number
 from evonorm.lab.pages.charts import Chart
-from evonorm.lab.pages.sweep_charts import FIFTHS, MANY, MOST_TICKS, NO_VALUE_COLOUR, fifths, short
+from evonorm.lab.pages.parallel import FIFTHS, MANY, NO_VALUE_COLOUR, fifths
+from evonorm.lab.pages.sweep_charts import MOST_TICKS, plain_layout, short
 from evonorm.lab.records.run_files import Record
 
 # Points of a trial by where they stand.
@@ -54,13 +55,8 @@ def _chart(swept: Swept, lines: Mapping[int, Line], name: str, x: str) -> Chart 
         places = [place for place in lines if own[place] == fifth and lines[place]]
         if places:
             traces.append(_trace(swept, {place: lines[place] for place in places}, name, x, colour))
-    layout = {
-        "xaxis": {"title": {"text": x}, "rangemode": "tozero", **({"dtick": 1} if longest <= MOST_TICKS else {})},
-        "yaxis": {"title": {"text": short(name)}},
-        "showlegend": False,
-        "margin": {"l": 60, "r": 12, "t": 8, "b": 48},
-        "hovermode": "closest",
-    }
+    across = {"title": {"text": x}, "rangemode": "tozero", **({"dtick": 1} if longest <= MOST_TICKS else {})}
+    layout = plain_layout(across, {"title": {"text": short(name)}})
     rows = tuple(
         (str(swept.trials[place].number), str(len(line)), *(number(value) for value in (line[0][1], line[-1][1])))
         for place, line in lines.items()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evonorm.lab.analysis import outcomes, recorded
-from evonorm.lab.analysis.comparison import LAYERS, Cell, Comparison
+from evonorm.lab.analysis.comparison import GOAL, LAYERS, Cell, Comparison
 from evonorm.lab.pages.charts import COLOURS, GROUP_SYMBOLS, OTHER_COLOUR, Chart
 from evonorm.lab.records.report import REPORT_RUNS, Variant
 
@@ -37,7 +37,7 @@ def chart(comparison: Comparison) -> Chart | None:
     others = (_mean(lines, places), _unended(lines, places), _recorded(lines, places))
     traces += [trace for trace in others if trace["x"]]
     layout = {
-        "xaxis": {"title": {"text": "validation accuracy, %"}, "range": [_edge(lines), _top(lines)]},
+        "xaxis": {"title": {"text": f"validation {GOAL.label}"}, "range": _ends(lines)},
         "yaxis": {
             "tickvals": list(places.values()),
             "ticktext": [html.escape(name) for name in places],
@@ -73,7 +73,7 @@ def _lines(comparison: Comparison) -> Iterable[Line]:
 
 
 def _seeds(line: Line, place: int) -> list[dict[str, Any]]:
-    values = [(seed, 100 * value) for seed, value in line.cell.by_seed("val_accuracy").items()]
+    values = [(seed, 100 * value) for seed, value in line.cell.by_seed().items()]
     if not values:
         return []
     groups = (line.cell.experiment.groups or 0) if line.layer != "none" else 0
@@ -83,7 +83,7 @@ def _seeds(line: Line, place: int) -> list[dict[str, Any]]:
 
 
 def _mean(lines: Sequence[Line], places: dict[str, int]) -> dict[str, Any]:
-    found = [(line, line.cell.last("val_accuracy")) for line in lines]
+    found = [(line, line.cell.last()) for line in lines]
     means = [(places[line.name], 100 * statistics.fmean(values), len(values)) for line, values in found if values]
     several = any(count > 1 for *_, count in means)
     name = "mean of the finished seeds" if several else "finished, one seed"
@@ -147,7 +147,7 @@ def _dots(name: str, x: list[float], y: Sequence[float], hovers: list[str], mark
 
 
 def _row(line: Line) -> tuple[str, ...]:
-    values = [100 * value for value in line.cell.last("val_accuracy")]
+    values = [100 * value for value in line.cell.last()]
     others = [outcomes.end(record) for record in line.cell.runs.values() if outcomes.state(record) != "finished"]
     return (
         line.name,
@@ -158,16 +158,9 @@ def _row(line: Line) -> tuple[str, ...]:
     )
 
 
-def _shown(lines: Sequence[Line]) -> list[float]:
+def _ends(lines: Sequence[Line]) -> list[float]:
+    """Of the axis: around all that is drawn."""
     reached = [outcomes.reached(record) for line in lines for record in line.cell.records]
-    known = [value for line in lines for value in line.recorded if value is not None]
-    return [100 * value for value in reached if value is not None] + known
-
-
-def _edge(lines: Sequence[Line]) -> float:
-    lowest = min(_shown(lines), default=5.0)
-    return max(-1.0, lowest - 5)
-
-
-def _top(lines: Sequence[Line]) -> float:
-    return min(101.0, max(_shown(lines), default=95.0) + 2)
+    shown = [100 * value for value in reached if value is not None]
+    shown += [value for line in lines for value in line.recorded if value is not None]
+    return [max(-1.0, min(shown, default=5.0) - 5), min(101.0, max(shown, default=95.0) + 2)]

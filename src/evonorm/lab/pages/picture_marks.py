@@ -1,9 +1,10 @@
-"""What a Plotly figure draws, drawn by matplotlib: lines with their markers, shapes, notes, and a legend's handles."""
+"""What our Plotly figures draw, drawn by matplotlib: lines with their markers, upright and level lines, notes, and a
+legend's handles. A chart with another symbol or dash has it added here.
+"""
 
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,23 +16,14 @@ if TYPE_CHECKING:
 
 INK = "#1d1f21"
 _MARKERS = {
-    **{"circle": "o", "square": "s", "diamond": "D", "cross": "P", "x": "X", "star": "*", "pentagon": "p"},
-    **{"triangle-up": "^", "triangle-down": "v", "triangle-left": "<", "triangle-right": ">", "hexagon": "h"},
-    **{"x-thin": "x", "cross-thin": "+", "line-ns": "|", "line-ew": "_"},
+    **{"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v"},
+    **{"x": "X", "x-thin": "x", "line-ns": "|"},
 }
 # Those that have no inside.
-_THIN = ("x", "+", "|", "_")
-_DASHES: dict[str, Any] = {
-    **{"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."},
-    **{"longdash": (0, (8, 3)), "longdashdot": (0, (8, 3, 1, 3))},
-}
+_THIN = ("x", "|")
+_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 # Pixels of the page as the points of a picture.
 LINE, MARKER, FONT = 0.7, 0.65, 0.62
-
-
-def plain(text: str) -> str:
-    """Plotly's text as matplotlib has it: its few tags gone, its entities letters."""
-    return html.unescape(re.sub(r"</?(b|i|em|strong|sub|sup|span)( [^<>]*)?>", "", re.sub(r"<br ?/?>", "\n", text)))
 
 
 def trace(axes: Axes, drawn: Mapping[str, Any]) -> None:
@@ -66,35 +58,23 @@ def handle(drawn: Mapping[str, Any]) -> Line2D:
 
 
 def shape(axes: Axes, drawn: Mapping[str, Any]) -> None:
-    """Draws a line or a rectangle; on a paper's axis 0 and 1 are the ends."""
-    from matplotlib.patches import Rectangle
-
-    across = _transform(axes, drawn)
-    line = drawn.get("line", {})
-    style = {"alpha": drawn.get("opacity", 1.0), "transform": across, "linestyle": _dash(line)}
-    style |= {"linewidth": line.get("width", 2) * LINE, "zorder": 1 if drawn.get("layer") == "below" else 2.5}
-    colour = line.get("color", INK)
-    x0, x1, y0, y1 = (drawn[name] for name in ("x0", "x1", "y0", "y1"))
-    if drawn.get("type") == "rect":
-        style |= {"facecolor": drawn.get("fillcolor", "none"), "edgecolor": colour if line else "none"}
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **style))
-    else:
-        axes.plot([x0, x1], [y0, y1], color=colour, scalex=False, scaley=False, **style)
+    """Draws a line; on a paper's axis 0 and 1 are the ends."""
+    line = drawn["line"]
+    style: dict[str, Any] = {"linestyle": _dash(line), "linewidth": line.get("width", 2) * LINE, "color": line["color"]}
+    style |= {"transform": _transform(axes, drawn), "zorder": 1 if drawn.get("layer") == "below" else 2.5}
+    axes.plot([drawn["x0"], drawn["x1"]], [drawn["y0"], drawn["y1"]], scalex=False, scaley=False, **style)
 
 
 def note(axes: Axes, drawn: Mapping[str, Any]) -> None:
     """Draws an annotation's text. Plotly gives its place on a logarithmic axis as a power of ten."""
     place = []
     for name, own in (("x", axes.get_xscale()), ("y", axes.get_yscale())):
-        on_paper = _on_paper(drawn.get(f"{name}ref", name))
+        on_paper = drawn.get(f"{name}ref") == "paper"
         place.append(10.0 ** drawn[name] if own == "log" and not on_paper else drawn[name])
-    arrow = drawn.get("showarrow", True)
-    across, up = (drawn.get(one, other if arrow else 0) for one, other in (("ax", 0), ("ay", -30)))
-    offset = (drawn.get("xshift", 0) + across * arrow) * LINE, (drawn.get("yshift", 0) - up * arrow) * LINE
     axes.annotate(
-        plain(drawn["text"]),
+        html.unescape(drawn["text"]),
         tuple(place),
-        offset,
+        (drawn.get("xshift", 0) * LINE, drawn.get("yshift", 0) * LINE),
         xycoords=_transform(axes, drawn),
         textcoords="offset points",
         ha={"left": "left", "right": "right"}.get(drawn.get("xanchor", "auto"), "center"),
@@ -103,7 +83,6 @@ def note(axes: Axes, drawn: Mapping[str, Any]) -> None:
         color=drawn.get("font", {}).get("color", INK),
         # What has room of its own is not crossed out by lines.
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8} if "borderpad" in drawn else None,
-        arrowprops={"arrowstyle": "->", "color": INK, "lw": 0.8} if arrow else None,
         annotation_clip=False,
         zorder=4,
     )
@@ -112,12 +91,8 @@ def note(axes: Axes, drawn: Mapping[str, Any]) -> None:
 def _transform(axes: Axes, drawn: Mapping[str, Any]) -> Transform:
     from matplotlib.transforms import blended_transform_factory
 
-    x, y = (axes.transAxes if _on_paper(drawn.get(f"{name}ref", name)) else axes.transData for name in ("x", "y"))
+    x, y = (axes.transAxes if drawn.get(f"{name}ref") == "paper" else axes.transData for name in ("x", "y"))
     return blended_transform_factory(x, y)
-
-
-def _on_paper(ref: str) -> bool:
-    return ref == "paper" or ref.endswith(" domain")
 
 
 def _errors(axes: Axes, drawn: Mapping[str, Any], x: Sequence[float], y: Sequence[float]) -> None:
@@ -133,11 +108,8 @@ def _line_style(drawn: Mapping[str, Any]) -> dict[str, Any]:
     return {"linestyle": _dash(line), "linewidth": line.get("width", 2) * LINE, "color": colour}
 
 
-def _dash(line: Mapping[str, Any]) -> Any:
-    dash = line.get("dash", "solid")
-    if "px" in dash:
-        return (0, [float(part.removesuffix("px")) * LINE for part in re.split(r"[, ]+", dash)])
-    return _DASHES[dash]
+def _dash(line: Mapping[str, Any]) -> str:
+    return _DASHES[line.get("dash", "solid")]
 
 
 def _marker_style(drawn: Mapping[str, Any], place: int) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.pages import picture_marks as marks
 from evonorm.lab.pages.charts import Chart
-from evonorm.lab.pages.picture_marks import INK, plain
+from evonorm.lab.pages.picture_marks import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 DPI = 200
 QUIET, GRID = "#5b6067", "#e6e8eb"
 WIDTH, HEIGHT = 6.4, 4.0  # of a chart without its legend, in inches
+PANEL = 0.75  # of that, where there are several
 # Of a legend: its letters in points; what stands before a text, and the height of a line, in inches.
 LETTERS, BEFORE, LINE = 8, 0.65, 0.17
 # No name is so long that its end says more.
@@ -31,18 +34,22 @@ def write(charts: Mapping[str, Chart], folder: Path, kind: str = "png") -> list[
 
     Raises OSError if it cannot be written.
     """
+    with _look():
+        return [_draw([chart], folder / f"{name}.{kind}") for name, chart in charts.items()]
+
+
+def together(charts: Sequence[Chart], path: Path) -> Path:
+    """Draws charts that share a legend as the panels of one picture, and returns its path. Raises as write does."""
+    with _look():
+        return _draw(charts, path)
+
+
+def _look() -> AbstractContextManager[None]:
+    """A name is text, whatever dollars it has; and the same chart is the same file."""
     from matplotlib import rc_context
 
-    # A name is text, whatever dollars it has; and the same chart is the same file.
-    look: Any = {
-        "text.parse_math": False,
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "svg.hashsalt": "0",
-    }
-    with rc_context(look):
-        return [_draw(chart, folder / f"{name}.{kind}") for name, chart in charts.items()]
+    letters: Any = {"text.parse_math": False, "font.size": 9, "text.color": INK, "axes.labelcolor": INK}
+    return rc_context(letters | {"svg.hashsalt": "0"})
 
 
 def file_name(text: str, taken: Sequence[str] = ()) -> str:
@@ -55,20 +62,45 @@ def file_name(text: str, taken: Sequence[str] = ()) -> str:
     return name
 
 
-def _draw(chart: Chart, path: Path) -> Path:
+def _draw(charts: Sequence[Chart], path: Path) -> Path:
     from matplotlib.figure import Figure
 
-    layout = chart.figure["layout"]
-    upright = sum(shape.get("yref", "y") == "y" for shape in layout.get("shapes", ()))
-    width = max(WIDTH, 1.7 * upright)
-    title = textwrap.fill(chart.title[:MOST_LETTERS], int(width / 0.09))
-    entries, columns, lines = _legend(chart.figure, width)
-    height = layout["height"] / 80 if "height" in layout else HEIGHT
-    figure = Figure(figsize=(width, height + LINE * (lines + title.count("\n"))), facecolor="white")
+    columns = min(2, len(charts))
+    rows = -(-len(charts) // columns)
+    sizes = [_size(chart.figure["layout"], PANEL if len(charts) > 1 else 1.0) for chart in charts]
+    width, height = max(width for width, _ in sizes), max(height for _, height in sizes)
+    titles = [textwrap.fill(chart.title[:MOST_LETTERS], int(width / 0.09)) for chart in charts]
+    every = {
+        "data": [trace for chart in charts for trace in chart.figure["data"]],
+        "layout": charts[0].figure["layout"],
+    }
+    entries, legend_columns, lines = _legend(every, columns * width)
+    below = LINE * (lines + max(title.count("\n") for title in titles))
+    figure = Figure(figsize=(columns * width, rows * height + below), facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
-    for trace in chart.figure["data"]:
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, chart, title in zip(panels, charts, titles, strict=False):
+        axes.set_title(title, loc="left", fontweight="bold", fontsize=10)
+        _panel(axes, chart.figure, width)
+    for axes in panels:  # those that are left over
+        axes.set_visible(False)
+    if entries:
+        handles = [marks.handle(trace) for trace in entries.values()]
+        look: Any = {"ncols": legend_columns, "frameon": False, "fontsize": LETTERS, "handlelength": 3}
+        figure.legend(handles, list(entries), loc="outside lower left", **look)
+    figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+def _size(layout: Mapping[str, Any], share: float) -> tuple[float, float]:
+    """In inches, without the legend."""
+    upright = sum(shape.get("yref", "y") == "y" for shape in layout.get("shapes", ()))
+    return share * max(WIDTH, 1.7 * upright), share * (layout["height"] / 80 if "height" in layout else HEIGHT)
+
+
+def _panel(axes: Axes, figure: Mapping[str, Any], width: float) -> None:
+    layout = figure["layout"]
+    for trace in figure["data"]:
         marks.trace(axes, trace)
     for name in ("xaxis", "yaxis"):
         _axis(axes, layout.get(name, {}), name[0], width)
@@ -76,12 +108,6 @@ def _draw(chart: Chart, path: Path) -> Path:
         marks.shape(axes, shape)
     for note in layout.get("annotations", ()):
         marks.note(axes, note)
-    if entries:
-        handles = [marks.handle(trace) for trace in entries.values()]
-        look: Any = {"ncols": columns, "frameon": False, "fontsize": LETTERS, "handlelength": 3}
-        figure.legend(handles, list(entries), loc="outside lower left", **look)
-    figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return path
 
 
 def _legend(figure: Mapping[str, Any], width: float) -> tuple[dict[str, Mapping[str, Any]], int, int]:
@@ -93,7 +119,7 @@ def _legend(figure: Mapping[str, Any], width: float) -> tuple[dict[str, Mapping[
         return {}, 1, 0
     entries: dict[str, Mapping[str, Any]] = {}
     for trace in named:
-        entries.setdefault(_wrapped(plain(trace["name"])[:MOST_LETTERS], width - BEFORE - 0.3), trace)
+        entries.setdefault(_wrapped(html.unescape(trace["name"])[:MOST_LETTERS], width - BEFORE - 0.3), trace)
     widest = max(_inches(line) for name in entries for line in name.split("\n"))
     columns = max(1, min(len(entries), int((width - 0.2) / (BEFORE + 0.15 + widest))))
     rows = -(-len(entries) // columns)
@@ -115,7 +141,7 @@ def _inches(text: str) -> float:
 def _axis(axes: Axes, layout: Mapping[str, Any], name: str, width: float) -> None:
     own = axes.xaxis if name == "x" else axes.yaxis
     if "title" in layout:
-        own.set_label_text(plain(layout["title"]["text"]))
+        own.set_label_text(html.unescape(layout["title"]["text"]))
     log = layout.get("type") == "log"
     if log:
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
@@ -152,7 +178,7 @@ def _ticks(axes: Axes, own: Axis, layout: Mapping[str, Any], width: float | None
         own.set_major_locator(MultipleLocator(layout["dtick"]))
     if "tickvals" not in layout:
         return
-    labels = [plain(text) for text in layout.get("ticktext", [f"{value:g}" for value in layout["tickvals"]])]
+    labels = [html.unescape(text) for text in layout.get("ticktext", [f"{value:g}" for value in layout["tickvals"]])]
     own.set_ticks(layout["tickvals"], labels)
     own.set_minor_locator(NullLocator())
     if width is not None and labels:

@@ -10,7 +10,7 @@ from evonorm.lab.analysis import plain_runs, tables
 from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.analysis.outcomes import reached
 from evonorm.lab.analysis.plain_runs import Ranking, Runs, seed, setting
-from evonorm.lab.pages import html, pictures
+from evonorm.lab.pages import html, pictures, run_pictures
 from evonorm.lab.pages.charts import Chart, Curve, curves
 from evonorm.lab.pages.grid import Cell, Grid, Row, link
 from evonorm.lab.pages.lines import PALETTE
@@ -46,6 +46,11 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
         "runs.html.j2",
         title=title(found),
         parts=[_part(runs, links) for runs in found.rankings],
+        pictures={
+            run.name: shown
+            for run in found.records
+            if (shown := run_pictures.shown(folder if alone else folder / run.name, at or folder))
+        },
         several=len(found.rankings) > 1,
         networks=sorted({str(record.config.get("model") or "?") for record in found.records}),
         conditions=conditions(found.records),
@@ -125,7 +130,7 @@ def _row(goal: Metric, record: Record, several: bool, rest: Sequence[str], addre
     cells += [Cell(", ".join(plain_runs.others(record, rest)) or "–")] if rest else []
     cells += [
         Cell(goal.figure(best), best),
-        Cell(tables.speed(record)),
+        Cell(tables.speed([record])),
         Cell(f"{float(record.summary.get('seconds') or 0) / 60:.1f}"),
     ]
     return Row(record.status, (*cells, Cell(record.name, link=address)))

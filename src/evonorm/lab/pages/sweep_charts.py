@@ -13,18 +13,12 @@ from evonorm.lab.analysis.readings import swept_sign
 from evonorm.lab.analysis.swept import JUDGED, SOUND, Axis, Swept, number
 from evonorm.lab.pages.charts import Chart
 
-# From the worst fifth of the trials to the best: told apart on light and dark, and by lightness and hue in any vision.
-FIFTHS = ("#7f9cba", "#8f88bd", "#b5729f", "#d1603f", "#f08a00")
-NO_VALUE_COLOUR = "#8c8c8c"
 POINT_COLOUR, MEAN_COLOUR = "#2f86c9", "#d55e00"
-AXIS_COLOUR = "#8c8c8c"
 # A label longer than this is cut where a chart has no room for it; tables and controls have it whole.
 MOST_LETTERS = 16
 MOST_TICKS = 12
 # Marks nearer than this share of the axis cannot both be read.
 LEAST_APART = 0.04
-# More lines than this are drawn thin.
-MANY = 200
 # How far, of the metric's range, trials without a value stand beyond its worst.
 BEYOND = 0.08
 
@@ -39,38 +33,6 @@ class Point:
     best: float
 
 
-def fifths(swept: Swept) -> list[int | None]:
-    """Each trial's fifth by rank, 0 the worst and 4 the best; None without a value. Equals share the better one's."""
-    sound = [
-        place for place, trial in enumerate(swept.trials) if trial.status in SOUND and trial.number in swept.values
-    ]
-    sign = swept_sign(swept)
-    ranked = sorted(sign * swept.values[swept.trials[place].number] for place in sound)
-    last = {value: rank for rank, value in enumerate(ranked)}
-    found: list[int | None] = [None] * len(swept.trials)
-    for place in sound:
-        rank = last[sign * swept.values[swept.trials[place].number]]
-        found[place] = len(FIFTHS) * rank // len(ranked)
-    return found
-
-
-def ticks(axis: Axis) -> list[tuple[float, str]]:
-    """Places from 0 to 1 and labels: the values themselves where they are few, else round ones' places evenly."""
-    if axis.choices and len(axis.choices) <= MOST_TICKS:
-        found = [(axis.place(value), axis.shown(value)) for value in axis.choices]
-    elif axis.scale == "category":
-        step = -(-len(axis.labels) // MOST_TICKS)
-        found = [(axis.place(label), label) for label in axis.labels[::step]]
-    else:
-        ratio = axis.high / axis.low if axis.scale == "log" else 0.0
-        span = axis.high / 4 - axis.low / 4
-        found = [
-            (step / 4, number(float(f"{axis.low * ratio ** (step / 4) if ratio else axis.low + step * span:.3g}")))
-            for step in range(5)
-        ]
-    return [(place, short(label)) for place, label in found if place is not None]
-
-
 def short(text: str) -> str:
     """A label for a chart, cut to MOST_LETTERS."""
     return escaped(text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…")
@@ -81,63 +43,6 @@ def escaped(text: str) -> str:
     for character in "$%{}":
         text = text.replace(character, f"\0{ord(character)};")
     return html.escape(text).replace("\0", "&#")
-
-
-def parallel_layout(axes: Sequence[Axis]) -> dict[str, Any]:
-    """The parallel coordinates without their lines, which the page's script draws from the trials that pass."""
-    upright = [
-        {
-            **{"type": "line", "layer": "below", "x0": place, "x1": place, "y0": 0, "y1": 1},
-            "line": {"color": AXIS_COLOUR, "width": 1},
-        }
-        for place in range(len(axes))
-    ]
-    labels = [
-        {
-            **{"x": place, "y": y, "text": label, "showarrow": False, "xanchor": "left", "xshift": 3},
-            **{"font": {"size": 11}, "borderpad": 1, "opacity": 0.9},
-        }
-        for place, axis in enumerate(axes)
-        for y, label in ticks(axis)
-    ]
-    last = len(axes) - 1
-    return {
-        "xaxis": {
-            **{"tickvals": list(range(len(axes))), "ticktext": [short(axis.name) for axis in axes]},
-            # The last axis's labels stand to its right.
-            **{"side": "top", "showgrid": False, "zeroline": False, "range": [-0.1, last + 0.55], "fixedrange": True},
-            **{"tickangle": 0, "tickfont": {"size": 12}},
-        },
-        "yaxis": {"visible": False, "range": [-0.04, 1.04], "fixedrange": True},
-        "shapes": upright,
-        "annotations": labels,
-        "showlegend": False,
-        "dragmode": False,
-        "hovermode": "closest",
-        "margin": {"l": 16, "r": 8, "t": 36, "b": 8},
-    }
-
-
-def parallel(swept: Swept, axes: Sequence[Axis]) -> Chart:
-    """The parallel coordinates as a picture: every trial, the best on top, as the page's script draws them."""
-    own = fifths(swept)
-    traces = []
-    for fifth, colour in ((None, NO_VALUE_COLOUR), *enumerate(FIFTHS)):
-        x: list[float | None] = []
-        y: list[float | None] = []
-        for place in (place for place, found in enumerate(own) if found == fifth):
-            for across, axis in enumerate(axes):
-                at = axis.place(axis.values[place])
-                moved = axis.breadth * jitter(swept.trials[place].number)
-                x.append(None if at is None else across)
-                y.append(None if at is None else at + moved)
-            x.append(None)
-            y.append(None)
-        width = (2.0 if fifth == len(FIFTHS) - 1 else 1.2) * (0.5 if len(swept.trials) > MANY else 1.0)
-        line = {"color": colour, "width": width}
-        traces.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "opacity": 0.75})
-    title = "Trials as lines" + (f", orange: the best fifth by {swept.metric.name}" if swept.metric else "")
-    return Chart(title, "", {"data": traces, "layout": parallel_layout(axes)}, (), ())
 
 
 def against(swept: Swept, axis: Axis) -> Chart:
@@ -152,33 +57,24 @@ def against(swept: Swept, axis: Axis) -> Chart:
     ]
     # Plotly has no place for a diverged trial's missing height: the words say what the height means.
     traces[1]["hovertemplate"] = "trial %{customdata}: no value<extra></extra>"
-    rows = _grouped(swept, axis)
+    groups = _groups(swept, axis)
     if axis.choices and axis.listed:
-        means = [(axis.choices[place], mean) for place, (_, values, mean) in enumerate(rows) if values]
+        of_choices = zip(axis.choices, (_values(swept, places) for _, places in groups), strict=True)
+        means = [(choice, statistics.fmean(values)) for choice, values in of_choices if values]
         traces.append(
             {
-                **{
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": "mean",
-                    "hovertemplate": "mean %{y:.4g}<extra></extra>",
-                },
+                **{"type": "scatter", "mode": "markers", "name": "mean"},
+                "hovertemplate": "mean %{y:.4g}<extra></extra>",
                 "x": [_x(axis, value) for value, _ in means],
                 "y": [mean for _, mean in means],
                 "marker": {"symbol": "diamond-open", "size": 13, "color": MEAN_COLOUR, "line": {"width": 2.5}},
             }
         )
-    layout = {
-        "xaxis": {"title": {"text": short(axis.name)}, **_x_ticks(axis)},
-        "yaxis": {"title": {"text": short(measure.name)}, **({"type": "log"} if measure.scale == "log" else {})},
-        "showlegend": False,
-        "margin": {"l": 60, "r": 12, "t": 8, "b": 48},
-        "hovermode": "closest",
-    }
+    layout = plain_layout({"title": {"text": short(axis.name)}, **_x_ticks(axis)}, _upright(measure))
     key = "a point a trial" + ("; diamonds: means" if axis.choices and axis.listed else "")
     key += "; crosses beyond the worst: diverged or failed" if lost else ""
     header = (axis.name, "trials", f"mean {measure.name} ± standard deviation", "best", "diverged", "failed")
-    table = tuple(_group_row(swept, axis, label, places) for label, places in _groups(swept, axis))
+    table = tuple(_group_row(swept, label, places) for label, places in groups)
     return Chart(f"{measure.name} against {axis.name}", key, {"data": traces, "layout": layout}, header, table)
 
 
@@ -206,13 +102,7 @@ def progress(swept: Swept, by: str) -> Chart:
             "hovertemplate": "best so far %{y:.4g}<extra></extra>",
         },
     ]
-    layout = {
-        "xaxis": {"title": {"text": x}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": short(measure.name)}, **({"type": "log"} if measure.scale == "log" else {})},
-        "showlegend": False,
-        "margin": {"l": 60, "r": 12, "t": 8, "b": 48},
-        "hovermode": "closest",
-    }
+    layout = plain_layout({"title": {"text": x}, "rangemode": "tozero"}, _upright(measure))
     improved = [
         one for one, before in zip(points, [None, *points], strict=False) if not before or one.best != before.best
     ]
@@ -273,6 +163,16 @@ def _x(axis: Axis, value: Any, trial: int | None = None) -> float:
     return axis.labels.index(value) + (0.0 if trial is None else 0.5 * jitter(trial))
 
 
+def plain_layout(across: Mapping[str, Any], upright: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a chart without a legend."""
+    margin = {"l": 60, "r": 12, "t": 8, "b": 48}
+    return {"xaxis": across, "yaxis": upright, "showlegend": False, "margin": margin, "hovermode": "closest"}
+
+
+def _upright(measure: Axis) -> dict[str, Any]:
+    return {"title": {"text": short(measure.name)}, **({"type": "log"} if measure.scale == "log" else {})}
+
+
 def _x_ticks(axis: Axis) -> dict[str, Any]:
     if axis.scale != "category":
         kind = {"type": "log"} if axis.scale == "log" else {}
@@ -315,16 +215,13 @@ def _groups(swept: Swept, axis: Axis) -> list[tuple[str, list[int]]]:
     return [(f"{low} to {high}", part) for (low, high), part in zip(shown, parts, strict=True)]
 
 
-def _grouped(swept: Swept, axis: Axis) -> list[tuple[str, list[float], float]]:
-    found = []
-    for label, places in _groups(swept, axis):
-        values = [swept.values[n] for n in (swept.trials[place].number for place in places) if n in swept.values]
-        found.append((label, values, statistics.fmean(values) if values else 0.0))
-    return found
+def _values(swept: Swept, places: Iterable[int]) -> list[float]:
+    numbers = (swept.trials[place].number for place in places)
+    return [swept.values[number] for number in numbers if number in swept.values]
 
 
-def _group_row(swept: Swept, axis: Axis, label: str, places: Sequence[int]) -> tuple[str, ...]:
-    values = [swept.values[n] for n in (swept.trials[place].number for place in places) if n in swept.values]
+def _group_row(swept: Swept, label: str, places: Sequence[int]) -> tuple[str, ...]:
+    values = _values(swept, places)
     spread = f" ± {number(statistics.stdev(values))}" if len(values) > 1 else ""
     mean = f"{number(statistics.fmean(values))}{spread}" if values else "–"
     best = swept.metric.best(values) if swept.metric else None
@@ -361,29 +258,3 @@ def _places(swept: Swept, statuses: Iterable[str]) -> list[int]:
         for place, trial in enumerate(swept.trials)
         if trial.status in statuses and (trial.status not in SOUND or trial.number in swept.values)
     ]
-
-
-def data(swept: Swept, axes: Sequence[Axis]) -> Mapping[str, Any]:
-    """What the page's script filters by: each axis's places and choices, each trial's status, value and fifth."""
-    return {
-        "axes": [
-            {
-                "name": axis.name,
-                "places": [None if (p := axis.place(value)) is None else round(p, 5) for value in axis.values],
-                "choice": [None if value is None else axis.choices.index(value) for value in axis.values]
-                if axis.choices
-                else None,
-                "breadth": round(axis.breadth, 5),
-                "log": axis.scale == "log",
-                "low": axis.low,
-                "high": axis.high,
-            }
-            for axis in axes
-        ],
-        "numbers": [trial.number for trial in swept.trials],
-        "statuses": [trial.status for trial in swept.trials],
-        "fifths": fifths(swept),
-        "colours": FIFTHS,
-        "grey": NO_VALUE_COLOUR,
-        "thin": len(swept.trials) > MANY,
-    }

@@ -11,7 +11,7 @@ from evonorm.lab.analysis.conditions import distinct
 from evonorm.lab.analysis.importance import Effect
 from evonorm.lab.analysis.swept import Axis, Swept, number, read
 from evonorm.lab.jobs.board import duration
-from evonorm.lab.pages import effect_charts, html, learning_charts, pictures, sweep_charts
+from evonorm.lab.pages import effect_charts, html, learning_charts, parallel, pictures, sweep_charts
 from evonorm.lab.pages.charts import Chart
 from evonorm.lab.pages.grid import Cell, Grid, Row, link
 from evonorm.lab.records import run_files
@@ -56,10 +56,10 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
         readings=readings.readings(found, swept.metric.name if swept.metric else ""),
         conditions=conditions(swept, made.records),
         axes=[_control(swept, axis) for axis in axes],
-        layout=sweep_charts.parallel_layout(axes) if axes else None,
+        layout=parallel.layout(axes) if axes else None,
         fifths=_legend(swept),
-        valueless=None in sweep_charts.fifths(swept),
-        data=sweep_charts.data(swept, axes),
+        valueless=None in parallel.fifths(swept),
+        data=parallel.data(swept, axes),
         progress=[sweep_charts.progress(swept, by) for by in ("trial", "time")] if measure else [],
         learning=learning_charts.learning(swept, made.records),
         effects=[effect_charts.importances(found), effect_charts.correlations(found)] if found else [],
@@ -81,7 +81,7 @@ def charts(folder: Path) -> dict[str, Chart]:
     swept = read(folder)
     measure = swept.measure
     axes = [*swept.axes, *([measure] if measure else [])]
-    named = {"lines": sweep_charts.parallel(swept, axes)} if axes else {}
+    named = {"lines": parallel.chart(swept, axes)} if axes else {}
     if measure is None:
         return named
     named |= {f"best-by-{by}": sweep_charts.progress(swept, by) for by in ("trial", "time")}
@@ -144,17 +144,17 @@ def _legend(swept: Swept) -> list[tuple[str, str]]:
     if measure is None:
         return []
     names = ("worst fifth", "fourth fifth", "middle fifth", "second fifth", "best fifth")
-    places = sweep_charts.fifths(swept)
+    places = parallel.fifths(swept)
     found = []
     known = {value for value, own in zip(measure.values, places, strict=True) if own is not None}
     if len(known) == 1:
         (place,) = {place for place in places if place is not None}
-        return [(sweep_charts.FIFTHS[place], f"all alike: {number(*known)}")]
+        return [(parallel.FIFTHS[place], f"all alike: {number(*known)}")]
     for fifth in reversed(range(len(names))):
         values = [measure.values[place] for place, own in enumerate(places) if own == fifth]
         if values:
             ends = f"{number(min(values))} to {number(max(values))}" if min(values) < max(values) else number(values[0])
-            found.append((sweep_charts.FIFTHS[fifth], f"{names[fifth]}: {ends}"))
+            found.append((parallel.FIFTHS[fifth], f"{names[fifth]}: {ends}"))
     return found
 
 
@@ -170,7 +170,8 @@ def _row(folder: Path, swept: Swept, place: int, at: Path) -> Row:
     trial = swept.trials[place]
     left = [folder / str(trial.run)] * bool(trial.run) + [trial_folder(folder, trial.number)]
     cells = [Cell(str(trial.number), link=next(filter(None, (link(one, at) for one in left)), "")), Cell(trial.status)]
-    cells += [Cell(axis_number(trial.value), trial.value)] if swept.metric else []
+    value = "–" if trial.value is None else number(trial.value)
+    cells += [Cell(value, trial.value)] if swept.metric else []
     for axis in swept.axes:
         value = axis.values[place]
         cells.append(Cell(axis.shown(value), axis.labels.index(value) if axis.scale == "category" else value))
@@ -179,11 +180,6 @@ def _row(folder: Path, swept: Swept, place: int, at: Path) -> Row:
         remark = f"stopped early, after {len(trial.history)} reports"
     cells += [Cell(f"{trial.seconds:.1f}", trial.seconds) if trial.ended else Cell("–"), Cell(remark)]
     return Row(trial.status, tuple(cells))
-
-
-def axis_number(value: float | None) -> str:
-    """A value as the page writes it."""
-    return "–" if value is None else number(value)
 
 
 def _words(values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Columns have fixed names, order and types, those of the metrics by the tasks of 
 runs:    run, experiments, status, epochs_done, seconds, parameters, diagnosis, error, data.*, config.*, best.*, last.*
 epochs:  run, epoch and the metrics of an epoch
 
-best.*: the epoch that is best by the goal of the run's task, as validation accuracy. config.* are the fields of
+best.*: the epoch that is best by the goal of the run's task. config.* are the fields of
 TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in experiments of `reproduce`, as in "b0
 intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
 """

@@ -16,11 +16,11 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 
 if TYPE_CHECKING:
-    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.data.sets import Dataset
 
 
 def write(
-    path: Path, dataset: ImageDataset, budget: Any, entries: Iterable[Mapping[str, Any]], experiment: Mapping[str, Any]
+    path: Path, dataset: Dataset, budget: Any, entries: Iterable[Mapping[str, Any]], experiment: Mapping[str, Any]
 ) -> Path:
     """Writes, or adds to, the file that says which run stands for which entry of an experiment.
 
@@ -84,11 +84,11 @@ def describe(listing: Path, entry: Mapping[str, Any]) -> str:
     return " ".join(str(value) for name, value in named.items() if name not in ("seed", "run"))
 
 
-def budget_images(dataset: ImageDataset, budget: Any) -> tuple[int, int]:
+def budget_images(dataset: Dataset, budget: Any) -> tuple[int, int]:
     """Training and test images that the budget leaves of the data."""
     return (
-        min(len(dataset.train_labels), budget.train_images or len(dataset.train_labels)),
-        min(len(dataset.test_labels), budget.test_images or len(dataset.test_labels)),
+        min(dataset.train_count, budget.train_images or dataset.train_count),
+        min(dataset.test_count, budget.test_images or dataset.test_count),
     )
 
 

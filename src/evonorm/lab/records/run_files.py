@@ -105,7 +105,7 @@ def is_run(folder: Path) -> bool:
 def _checked(
     path: Path, shape: Mapping[str, record_shape.Check], missing: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    content = _read_json(path, missing)
+    content = read_json(path, missing)
     if (wrong := record_shape.wrong(content, shape)) is not None:
         raise _broken(f"{path}: {wrong}")
     return content
@@ -191,12 +191,11 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises UserError naming the file if it is missing or broken."""
-    return _read_json(path)
+def read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON object in `path`. missing: what stands for a file that is not there.
 
-
-def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    Raises UserError naming the file if it is broken, or missing without that.
+    """
     if missing is not None and not path.exists():
         return missing
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from evonorm.lab.errors import UserError
+from evonorm.spelling import meant
 
 
 def text(top: Mapping[str, Any], key: str) -> str | None:
@@ -48,7 +48,7 @@ def integer(value: Any, at: str, notes: list[str], *, least: int) -> int:
 def one_of(value: Any, names: Collection[str], at: str) -> Any:
     """The value, which is one of `names`."""
     if not isinstance(value, str) or value not in names:
-        found = "missing" if value is None else f"{shown(value)} is not known{suggestion(value, names)}"
+        found = "missing" if value is None else f"{shown(value)} is not known{meant(str(value), names)}"
         raise UserError(f"{at}: {found}; choose from {', '.join(names)}")
     return value
 
@@ -70,13 +70,7 @@ def known(found: Mapping[str, Any], keys: Collection[str], at: str, *, also: Col
     for key in found:
         if key not in keys and key not in also:
             where = f"{at}.{key}" if at else key
-            raise UserError(f"{where}: unknown key{suggestion(key, keys)}; the keys are {', '.join(keys)}")
-
-
-def suggestion(value: Any, names: Iterable[str], *, near: float = 0.6) -> str:
-    """Words that name what is near, or nothing. near: how alike it must be, from 0 to 1."""
-    close = difflib.get_close_matches(str(value), list(names), n=1, cutoff=near)
-    return f", did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"{where}: unknown key{meant(key, keys)}; the keys are {', '.join(keys)}")
 
 
 def shown(value: Any) -> str:

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.jobs import executors, training_job
+from evonorm.lab.jobs import training_job
 from evonorm.lab.jobs.job import Target
 from evonorm.lab.records.run_files import flat
 from evonorm.lab.sweep import driver, macros, of_training, schema, view
 from evonorm.lab.sweep.program import Program
 from evonorm.lab.sweep.schema import Metric, Sweep
+from evonorm.lab.training import tasks
 from evonorm.lab.training.sinks import Wanted
+from evonorm.lab.training.tasks import Task
 
 if TYPE_CHECKING:
-    from evonorm.lab.data.sets import ImageDataset
+    from evonorm.lab.data.sets import Dataset
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def read(file: Path, *, data: str | None, settings: Sequence[str]) -> Chosen:
     return Chosen(replace(sweep, notes=(*sweep.notes, *notes)), fixed)
 
 
-def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageDataset], sinks: Wanted) -> Target:
+def target(chosen: Chosen, file: Path, *, load: Callable[[str | None, Task], Dataset], sinks: Wanted) -> Target:
     """What the trials run. load: reads the data, once here, so that the workers find it decoded and cached.
 
     sinks: where else runs are shown; a program of its own is only told W&B's mode.
@@ -75,37 +77,8 @@ def target(chosen: Chosen, file: Path, *, load: Callable[[str | None], ImageData
     swept = {parameter.name: parameter.distribution.values for parameter in chosen.sweep.parameters}
     sources = swept.get("data", (chosen.fixed.get("data"),))
     sinks = sinks.of(group=chosen.sweep.name, job_type="trial", tags=("sweep", chosen.sweep.method))
-    return training_job.Training(chosen.fixed, "+".join(load(source).fingerprint for source in sources), sinks, sources)
-
-
-def run(
-    chosen: Chosen,
-    what: Target,
-    out: Path,
-    *,
-    workers: int | None,
-    ray: str | None = None,
-    cpus_per_trial: float | None = None,
-    gpus_per_trial: float | None = None,
-    seed: int | None,
-    trials: int | None,
-    view: view.View,
-) -> driver.Result:
-    """Runs the trials in worker processes, or on Ray: see executors.make. Raises UserError for a number below 1."""
-    for name, value in (("workers", workers), ("trials", trials)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1: got {value}")
-    for note in chosen.sweep.notes:
-        view.say(note)
-    executor = executors.make(
-        what,
-        workers=workers,
-        ray=ray,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        gigabytes_each=executors.TRAINING_GB if chosen.trains else None,
-    )
-    return driver.drive(chosen.sweep, what, out, executor, seed=seed, trials=trials, view=view)
+    fingerprint = "+".join(load(source, tasks.of(chosen.fixed)).fingerprint for source in sources)
+    return training_job.Training(chosen.fixed, fingerprint, sinks, sources)
 
 
 def status(folder: Path) -> str:

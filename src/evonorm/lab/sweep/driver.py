@@ -19,10 +19,10 @@ from evonorm.lab.jobs.supervisor import Supervisor, Work
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
 from evonorm.lab.sweep import hyperband, suggest
-from evonorm.lab.sweep.checked import suggestion
 from evonorm.lab.sweep.journal import METRICS, SWEEP, Journal, Trial, read_trials, trial_folder
 from evonorm.lab.sweep.schema import Metric, Sweep
 from evonorm.lab.sweep.view import View
+from evonorm.spelling import meant
 
 # So many failed trials and none that ended otherwise: the program is broken, not the parameters.
 HOPELESS = 5
@@ -200,7 +200,7 @@ class _Driver(Work[Trial]):
             if attempt.unusable is not None:
                 kind = "text" if isinstance(attempt.unusable, str) else f"a {type(attempt.unusable).__name__}"
                 return f"it reported the metric {metric.name!r} as {attempt.unusable!r}, {kind}, not as a number"
-            near = suggestion(metric.name, attempt.last, near=0.8)
+            near = meant(metric.name, attempt.last)
             told = ", ".join(attempt.last) or "nothing"
             return f"it never reported the metric {metric.name!r}{near}; it reported {told}"
         else:

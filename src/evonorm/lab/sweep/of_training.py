@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from evonorm.lab.jobs.training_job import check_names, config_of, types_of
 from evonorm.lab.sweep.distributions import quantile
 from evonorm.lab.sweep.schema import Sweep
 from evonorm.lab.training import tasks
+from evonorm.spelling import meant
 
 
 def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
@@ -38,10 +38,9 @@ def check(sweep: Sweep, fixed: Mapping[str, Any]) -> list[str]:
             )
     metrics = reported(sweep, fixed)
     if sweep.metric is not None and sweep.metric.name not in metrics:
-        close = difflib.get_close_matches(sweep.metric.name, metrics, n=1)
-        suggestion = f", did you mean {close[0]!r}?" if close else ""
+        near = meant(sweep.metric.name, metrics)
         raise UserError(
-            f"metric.name: training reports no {sweep.metric.name!r}{suggestion}; it reports {', '.join(metrics)}"
+            f"metric.name: training reports no {sweep.metric.name!r}{near}; it reports {', '.join(metrics)}"
         )
     return notes
 

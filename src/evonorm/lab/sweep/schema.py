@@ -16,6 +16,7 @@ from evonorm.lab.sweep import checked, document, macros
 from evonorm.lab.sweep.distributions import grid_values, sent
 from evonorm.lab.sweep.hyperband import Hyperband
 from evonorm.lab.sweep.parameters import Parameter, read_parameters
+from evonorm.spelling import meant
 
 Method = Literal["grid", "random", "bayes"]
 Goal = Literal["minimize", "maximize"]
@@ -151,7 +152,7 @@ def _method(top: Mapping[str, Any], metric: Metric | None, parameters: tuple[Par
         raise UserError("method: custom is not supported here: choose random, grid or bayes")
     methods = ("random", "grid", "bayes")
     if method not in methods:
-        found = "missing" if method is None else f"{checked.shown(method)} is none{checked.suggestion(method, methods)}"
+        found = "missing" if method is None else f"{checked.shown(method)} is none{meant(str(method), methods)}"
         raise UserError(f"method: {found}; choose random, grid or bayes")
     if method == "bayes" and metric is None:
         raise UserError("metric: missing; bayes searches by it, as in `metric: {name: loss, goal: minimize}`")

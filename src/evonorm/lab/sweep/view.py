@@ -40,8 +40,10 @@ class View:
         """Something to know."""
 
 
-class _Progress(View):
-    """The figures of a sweep at work, kept up with each trial that ends."""
+class Board(View):
+    """On a terminal a live board: what is done, running and failed, the best so far, the time left; above it, which
+    trials failed. Elsewhere lines for a log, one for each trial that ends, at last the best.
+    """
 
     def __init__(self, console: Console, folder: Path) -> None:
         self._console, self._folder = console, folder
@@ -50,6 +52,7 @@ class _Progress(View):
         self._counts: Counter[str] = Counter()
         self._best: Trial | None = None
         self._pace = Pace()
+        self._running: Sequence[Trial] = ()
 
     def begin(self, sweep: Sweep, limit: int | None, trials: Mapping[int, Trial]) -> None:
         """See View."""
@@ -62,9 +65,23 @@ class _Progress(View):
         whole = f"{limit} trials" if limit is not None else "no run_cap: trials until Ctrl-C"
         self.say(f"{sweep.method} sweep, {whole}" + (f", {behind} of them behind it" if behind else ""))
 
+    def update(self, trials: Mapping[int, Trial]) -> None:
+        """See View."""
+        self._running = [trial for trial in trials.values() if trial.status == "running"]
+
     def ended(self, trial: Trial) -> None:
         """See View."""
         self._count(trial)
+        if not self._console.is_terminal:
+            self.say(f"{describe(trial, self._folder)}  [{self._line()}]")
+        elif trial.status == "failed":
+            self.say(describe(trial, self._folder))
+
+    def end(self) -> None:
+        """Nothing runs any more: the board stays as it is, a log says which trial is best."""
+        self._running = ()
+        if not self._console.is_terminal and (best := self._best_line()):
+            self.say(best)
 
     def say(self, text: str) -> None:
         """See View."""
@@ -91,44 +108,10 @@ class _Progress(View):
         parameters = shown_parameters(self._best.parameters)
         return f"best {self._sweep.metric.name} {self._best.value:.6g}, trial {self._best.number}: {parameters}"
 
-
-class Plain(_Progress):
-    """Lines for a log: one for each trial that ends."""
-
-    def ended(self, trial: Trial) -> None:
-        """See View."""
-        super().ended(trial)
-        self.say(f"{describe(trial, self._folder)}  [{self._line()}]")
-
-    def end(self) -> None:
-        """Says which trial is best."""
-        if best := self._best_line():
-            self.say(best)
-
-
-class Board(_Progress):
-    """A live board: what is done, running and failed, the best so far, the time left; above it, which trials failed."""
-
-    _running: Sequence[Trial] = ()
-
-    def ended(self, trial: Trial) -> None:
-        """See View."""
-        super().ended(trial)
-        if trial.status == "failed":
-            self.say(describe(trial, self._folder))
-
-    def update(self, trials: Mapping[int, Trial]) -> None:
-        """See View."""
-        self._running = [trial for trial in trials.values() if trial.status == "running"]
-
     def __rich__(self) -> RenderableType:
-        best = self._best_line()
-        return board.stacked(
-            board.bold(self._line()),
-            board.bar(self._counts.total(), self._limit) if self._limit is not None else None,
-            Text(best, "green") if best else None,
-            self._table() if self._running else None,
-        )
+        below: list[RenderableType] = [Text(best, "green")] if (best := self._best_line()) else []
+        below += [self._table()] if self._running else []
+        return board.stacked([], self._line(), self._counts.total(), self._limit, *below)
 
     def _table(self) -> Table:
         table = Table("running", "latest", "reports", "parameters", box=None, padding=(0, 2, 0, 0))
@@ -137,17 +120,13 @@ class Board(_Progress):
             table.add_row(str(trial.number), latest, str(len(trial.history)), Text(shown_parameters(trial.parameters)))
         return table
 
-    def end(self) -> None:
-        """Nothing is left to say: the board stays."""
-        self._running = ()
-
 
 @contextmanager
 def shown(console: Console, folder: Path) -> Iterator[View]:
     """A board while the block runs, or plain lines where the console is no terminal. folder: the sweep's."""
-    view: Board | Plain = (Board if console.is_terminal else Plain)(console, folder)
+    view = Board(console, folder)
     try:
-        with live(console, view if isinstance(view, Board) else ""):
+        with live(console, view):
             yield view
     finally:
         view.end()

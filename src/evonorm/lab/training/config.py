@@ -16,7 +16,7 @@ _NOT_IDENTITY = ("data", "device")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
 YOUNGER = {
-    **{"task": tasks.DEFAULT, "model": REPORT_MODEL, "plain_norms": "keep", "formula": None},
+    **{"task": tasks.DEFAULT, "model": REPORT_MODEL, "plain_norms": "keep", "formula": None, "freeze_norms": False},
     **{"schedule": "decay", "step_epochs": None, "step_factor": 0.1, "warmup_epochs": 0.0, "weight_decay": 0.0},
 }
 LARGEST_SEED = 2**63 - 1
@@ -52,11 +52,14 @@ class TrainConfig:
         layer: normalization-activation layer; `evonorm layers` lists them.
         model: network: mini-inception; a classifier of torchvision by its name, as resnet18, resnet50, mobilenet_v2,
             mnasnet1_0, efficientnet_b0 (torchvision:NAME says the same); or timm:NAME. Theirs start with random
-            weights and get a stem for 32x32 pixels.
+            weights and get a stem for 32x32 pixels. Of task detection: mask-rcnn-small, the default there, or
+            maskrcnn_resnet50_fpn_v2.
         formula: what `layer` is, where it is none of the table: text as `evonorm layers` shows it, with the values that
             its parameters begin with, as in "x * sigmoid(v * x) / rms_group * weight + bias; v=1".
         plain_norms: what becomes of a network's norms that no activation follows: kept as they are; affine, the layer
             with its activation off; or replaced by the whole layer. Mini Inception has none.
+        freeze_norms: of task detection, layer bn-relu: every BatchNorm keeps the statistics that the untrained network
+            has on its first training images, and its weight and bias, as detectors that are fine-tuned do.
         groups: groups of the layers that have group statistics; where they do not divide a width, the largest
             divisor below is used and recorded.
         norm_eps: epsilon of the layer; default: the layer's own.
@@ -83,7 +86,8 @@ class TrainConfig:
         augment_centre: centre of the affine map: `report` is one pixel past the true one, as keras-preprocessing 1.1.2
             has it; `true` is the image's.
         data: `cifar10`, `digits`, a CIFAR-10 archive or folder, or an image folder or zip of
-            {train,test}/<class>/<image>; default: CIFAR-10 if it is cached or can be had, else `digits`.
+            {train,test}/<class>/<image>; default: CIFAR-10 if it is cached or can be had, else `digits`. Of task
+            detection: a folder in COCO's format, or any of these pasted on photographs; default: `digits`.
         train_images: size of a class-balanced subset of the training images; default: all.
         test_images: size of a class-balanced subset of the test images; default: all.
         validation_images: validate on the first so many of the test images; default: all of them.
@@ -96,7 +100,7 @@ class TrainConfig:
             own BatchNorm and GroupNorm, which is what the others are compared with.
         channels_last: keep activations in channels-last memory order.
         device: cpu, cuda, or auto: cuda where there is one.
-        task: what the network is trained for: classification, or one that was added (lab.training.tasks).
+        task: what the network is trained for: classification, detection, or one that was added (lab.training.tasks).
         seeds: where randomness enters.
     """
 
@@ -104,6 +108,7 @@ class TrainConfig:
     model: str = REPORT_MODEL
     formula: str | None = None
     plain_norms: Literal["keep", "affine", "replace"] = "keep"
+    freeze_norms: bool = False
     groups: int | None = 32
     norm_eps: float | None = None
     norm_momentum: float = 0.1

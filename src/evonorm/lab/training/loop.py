@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from evonorm.lab import machine
-from evonorm.lab.data.sets import ImageDataset
+from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.training import checkpoint, inputs, optimizers, tasks
-from evonorm.lab.training.augmentation import augment
 from evonorm.lab.training.checkpoint import Position
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.diagnosis import diagnose
+from evonorm.lab.training.inputs import stage
 from evonorm.lab.training.progress import Watch
 from evonorm.lab.training.replicas import Replicas
 from evonorm.lab.training.seeding import derive, generator
@@ -29,10 +29,8 @@ from evonorm.models import zoo
 
 CHECKPOINT_SECONDS = 120.0
 VALIDATION_BATCH = 256
-# What a profiler sees of the loop: a step, and in it the stages "data", "augmentation", "forward", "backward",
-# "gradient check" and "optimizer". Without a profiler a mark costs a few microseconds.
+# What a profiler sees of the loop: a step, and in it the stages of inputs.stage.
 STEP = "evonorm step"
-STAGE = "evonorm stage: "
 
 
 class Diverged(Exception):
@@ -49,7 +47,7 @@ class Run:
     def __init__(
         self,
         config: TrainConfig,
-        dataset: ImageDataset,
+        dataset: Dataset,
         folder: Path,
         device: torch.device,
         watch: Watch,
@@ -59,16 +57,15 @@ class Run:
         self.group = group or Replicas()
         self.task = tasks.get(config.task)
         self.work = self.task.work()
-        self.train_set, self.test_set = inputs.on_device(config, dataset, device)
-        self.scaling = inputs.standardization(self.train_set.pixels) if config.standardize else None
+        self.inputs = self.work.inputs(config, dataset, device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(config.seeds.model, "weights"))
             network = self.work.network(config, dataset)
         self.model = network.to(device=device, memory_format=inputs.memory_format(config))  # type: ignore[call-overload]
-        filled = -(-len(self.train_set) // config.batch_size)
+        filled = -(-self.inputs.train_images // config.batch_size)
         self.steps = min(filled, config.steps_per_epoch or filled)
         self.optimizer = optimizers.make(config, self.model, steps_per_epoch=self.steps)
-        self.group.check(images=len(self.train_set), batch_size=config.batch_size, steps=self.steps)
+        self.group.check(images=self.inputs.train_images, batch_size=config.batch_size, steps=self.steps)
         self.position = Position()
         self.epochs: list[dict[str, Any]] = []
         self.started = time.monotonic()
@@ -86,7 +83,7 @@ class Run:
         saved = time.monotonic()
         while position.epoch < config.epochs:
             order = torch.randperm(
-                len(self.train_set), generator=generator(config.seeds.order, "order", position.epoch)
+                self.inputs.train_images, generator=generator(config.seeds.order, "order", position.epoch)
             )
             while position.step < self.steps:
                 if self.group.any(stop_requested()):
@@ -140,26 +137,28 @@ class Run:
             self._buffers = [buffer.clone() for buffer in self.model.buffers()]
         images, labels = self._batch(chosen, step)
         self.model.train()
-        with _stage("forward"):
-            output = self._dropped_out(self.spread, images, step)
+        with stage("forward"):
+            output = self._dropped_out(self.spread, images, labels, step)
             loss = self.group.loss(lambda reduction: self.work.loss(output, images, labels, reduction))
         loss_value, sums = self.group.mean(loss, self.work.sums(output, images, labels))
         finite = math.isfinite(loss_value)
         if finite:
-            with _stage("backward"):
+            with stage("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
-            with _stage("gradient check"):
+            with stage("gradient check"):
                 finite = _all_finite([p.grad for p in self.model.parameters() if p.grad is not None])
         if not finite:
             with self.group.apart(self.model):
                 images, labels = self._batch(chosen, step)
                 found = diagnose(
                     self.model,
-                    lambda model: self.work.loss(self._dropped_out(model, images, step), images, labels, "mean"),
+                    lambda model: self.work.loss(
+                        self._dropped_out(model, images, labels, step), images, labels, "mean"
+                    ),
                     loss=loss_value,
                 )
             raise Diverged({"epoch": position.epoch + 1, "step": step + 1, "loss": loss_value, **asdict(found)})
-        with _stage("optimizer"):
+        with stage("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -168,7 +167,7 @@ class Run:
         self.watch.step(
             epoch=position.epoch + 1,
             step=position.step,
-            metrics=self._measured(position.sums, position.seen),
+            metrics=self._measured("train", self.work.measure(position.sums, position.seen)),
             images_per_second=position.seen / position.train_seconds,
         )
 
@@ -176,7 +175,8 @@ class Run:
         started = time.perf_counter()
         position = self.position
         rate = self.optimizer.learning_rate()
-        found = {"train": self._measured(position.sums, position.seen), "val": self._validate()}
+        of_training = self.work.measure(position.sums, position.seen)
+        found = {"train": self._measured("train", of_training), "val": self._measured("val", self._validate())}
         metrics = {
             "epoch": position.epoch + 1,
             **{f"{split}_{name}": value for split, metrics in found.items() for name, value in metrics.items()},
@@ -192,58 +192,44 @@ class Run:
         self._save()
 
     @torch.inference_mode()
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> Mapping[str, float]:
         """The metrics over the validation images."""
         self.model.eval()
+        judged = self.work.judge(self.model, self.inputs, self.folder, self.position.epoch + 1)
+        if judged is not None:
+            return judged
         # A process whose part is empty has to add as many zeros as the others have sums.
         sums: dict[str, float] = dict.fromkeys(self.position.sums, 0)
         stride = VALIDATION_BATCH * self.group.size
-        for first in range(VALIDATION_BATCH * self.group.rank, len(self.test_set), stride):
-            part = slice(first, first + VALIDATION_BATCH)
-            labels = self.test_set.labels[part]
-            images = self._scaled(self._input(self.test_set.pixels[part]))
-            output = self._output(self.model, images)
+        for first in range(VALIDATION_BATCH * self.group.rank, self.inputs.val_images, stride):
+            images, labels = self.inputs.validation(slice(first, first + VALIDATION_BATCH))
+            output = self._output(self.model, images, labels)
             own = {"loss": self.work.loss(output, images, labels, "sum"), **self.work.sums(output, images, labels)}
             for name, value in own.items():
                 sums[name] += value.item()
-        return self._measured(dict(zip(sums, self.group.sum(*sums.values()), strict=True)), len(self.test_set))
+        whole = dict(zip(sums, self.group.sum(*sums.values()), strict=True))
+        return self.work.measure(whole, self.inputs.val_images)
 
-    def _measured(self, sums: Mapping[str, float], images: int) -> dict[str, float]:
+    def _measured(self, split: str, found: Mapping[str, float]) -> dict[str, float]:
         """The task's metrics in the order of its row."""
-        found = self.work.measure(sums, images)
-        names = [metric.name for metric in self.task.metrics]
+        names = [metric.name for metric in self.task.measured_on(split)]
         if set(found) != set(names):
             raise UserError(f"task {self.task.name} must measure {', '.join(names)}: got {', '.join(found)}")
         return {name: found[name] for name in names}
 
-    def _batch(self, chosen: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, chosen: Tensor, step: int) -> tuple[Any, Any]:
         """This process's images and labels of the batch, as the network takes them."""
-        config, part = self.config, self.group.part(len(chosen))
-        with _stage("data"):
-            own = chosen[part].to(self.device)
-            images, labels = self._input(self.train_set.pixels[own]), self.train_set.labels[own]
-        if config.augment:
-            with _stage("augmentation"):
-                draw = generator(config.seeds.augmentation, "augmentation", step)
-                images = augment(images, draw, centre=config.augment_centre, of=len(chosen), part=part)
-        with _stage("data"):
-            return self._scaled(images), labels
+        return self.inputs.batch(chosen, step, self.group.part(len(chosen)))
 
-    def _dropped_out(self, model: nn.Module, images: Tensor, step: int) -> Any:
+    def _dropped_out(self, model: nn.Module, images: Any, labels: Any, step: int) -> Any:
         """The network's output, with this step's draw of dropout."""
         _seed_dropout(derive(self.config.seeds.model, "dropout", step), self.device)
-        return self._output(model, images)
+        return self._output(model, images, labels)
 
-    def _input(self, pixels: Tensor) -> Tensor:
-        return pixels.to(memory_format=inputs.memory_format(self.config)).float() / 255
-
-    def _scaled(self, images: Tensor) -> Tensor:
-        return images if self.scaling is None else self.scaling(images)
-
-    def _output(self, model: nn.Module, images: Tensor) -> Any:
+    def _output(self, model: nn.Module, images: Any, labels: Any) -> Any:
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            return self.work.output(model, images)
+            return self.work.output(model, images, labels)
 
     def _save(self) -> None:
         if not self.group.first:
@@ -260,7 +246,7 @@ class Run:
                 self.model.load_state_dict(state[0])
                 self.optimizer.load_state_dict(state[1])
 
-    def _describe(self, dataset: ImageDataset) -> None:
+    def _describe(self, dataset: Dataset) -> None:
         """Writes what the run is and what it runs on."""
         if not self.group.first:
             return
@@ -269,8 +255,8 @@ class Run:
             "fingerprint": dataset.fingerprint,
             "notice": dataset.notice,
             "classes": list(dataset.classes),
-            "train_images": len(self.train_set),
-            "test_images": len(self.test_set),
+            "train_images": self.inputs.train_images,
+            "test_images": self.inputs.val_images,
         }
         path = self.folder / "environment.json"
         sessions = run_files.read_json(path).get("sessions", []) if path.exists() else []
@@ -282,6 +268,9 @@ class Run:
         config = asdict(replace(self.config, data=dataset.name, device=self.device.type))
         run_files.write_json(self.folder / "config.json", {"config": config, "dataset": about})
         run_files.write_json(path, environment | {"sessions": sessions})
+        if self.work.plan is not None:
+            run_files.write_atomically(self.folder / "plan.json", self.work.plan.to_json().encode())
+            self.watch.say(self.work.plan.summary)
         self.summarize("running")
 
 
@@ -297,7 +286,3 @@ def _all_finite(gradients: list[Tensor]) -> bool:
     # The Euclidean norm takes a third of the time, but overflows from 1e19 on: then the largest element decides.
     norms = (nn.utils.get_total_norm(gradients, norm_type=order) for order in (2.0, math.inf))
     return any(bool(torch.isfinite(norm)) for norm in norms)
-
-
-def _stage(name: str) -> record_function:
-    return record_function(STAGE + name)

@@ -23,10 +23,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, record_function
 
 from evonorm.lab import machine
-from evonorm.lab.data.sets import ImageDataset
+from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.training.config import TrainConfig
-from evonorm.lab.training.loop import STAGE, STEP, Diverged, Run
+from evonorm.lab.training.inputs import STAGE
+from evonorm.lab.training.loop import STEP, Diverged, Run
 from evonorm.lab.training.progress import Silent, Watch
 from evonorm.lab.training.training import resolve
 from evonorm.layers.modules import NormActivation
@@ -116,7 +117,7 @@ class Profile:
         )
 
 
-def profile(config: TrainConfig, dataset: ImageDataset, *, steps: int = STEPS, watch: Watch | None = None) -> Profile:
+def profile(config: TrainConfig, dataset: Dataset, *, steps: int = STEPS, watch: Watch | None = None) -> Profile:
     """Trains as configured for WARM_UP_STEPS, then `steps` steps without and `steps` with the profiler, in turn.
 
     Leaves no run folder. Raises UserError if `steps` is below 1, the device is no CPU, or the run diverges.
@@ -144,7 +145,7 @@ def profile(config: TrainConfig, dataset: ImageDataset, *, steps: int = STEPS, w
             sampler.end()
     conditions = {
         "config": asdict(replace(resolved, data=dataset.name, device=device.type)),
-        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "train_images": len(run.train_set)},
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "train_images": run.inputs.train_images},
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "warm_up_steps": WARM_UP_STEPS,
         "environment": machine.environment(device),

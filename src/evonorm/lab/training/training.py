@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from evonorm.lab import machine
-from evonorm.lab.data.sets import ImageDataset
+from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
@@ -21,18 +21,18 @@ from evonorm.lab.training.config import TrainConfig, run_name
 from evonorm.lab.training.loop import Diverged, Run
 from evonorm.lab.training.progress import Silent, Watch
 from evonorm.layers import kernels, table
-from evonorm.models import zoo
 
 
 def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfig, torch.device]:
     """What really runs on this machine. Raises UserError for a model, layer, device or kernel that is not there."""
+    work = tasks.get(config.task).work()
+    work.check(config)
     try:
         row = table.add_specified(config.layer, config.formula) if config.formula else table.get(config.layer)
         # An added row travels with the run: to other processes, and into its record.
-        config = replace(config, model=zoo.known(config.model), formula=row.specification if row.added else None)
+        config = replace(config, model=work.known(config.model), formula=row.specification if row.added else None)
     except ValueError as error:
         raise UserError(str(error)) from None
-    tasks.get(config.task)
     device = machine.choose_device(config.device)
     precision, why = machine.fast_precision(device)
     if watch is not None and config.precision == "auto":
@@ -75,7 +75,7 @@ def name_of(config: TrainConfig, fingerprint: str) -> str:
     return run_name(resolved, fingerprint)
 
 
-def run_folder(config: TrainConfig, dataset: ImageDataset, out: Path) -> Path:
+def run_folder(config: TrainConfig, dataset: Dataset, out: Path) -> Path:
     """Where the run of this config on this data lies, or will.
 
     Where no kernel served, runs were once named by that: one that lies there is found.
@@ -101,7 +101,7 @@ def _without_kernels(folder: Path) -> bool:
 
 def train(
     config: TrainConfig,
-    dataset: ImageDataset,
+    dataset: Dataset,
     out: Path,
     *,
     watch: Watch | None = None,
@@ -173,8 +173,8 @@ def _made_and_locked(folder: Path) -> Iterator[None]:
         raise
 
 
-def _say_subsets(config: TrainConfig, dataset: ImageDataset, watch: Watch) -> None:
-    there = {"train_images": len(dataset.train_labels), "test_images": len(dataset.test_labels)}
+def _say_subsets(config: TrainConfig, dataset: Dataset, watch: Watch) -> None:
+    there = {"train_images": dataset.train_count, "test_images": dataset.test_count}
     there["validation_images"] = min(there["test_images"], config.test_images or there["test_images"])
     for name, images in there.items():
         asked = getattr(config, name)

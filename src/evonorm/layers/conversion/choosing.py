@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 
 from evonorm.layers import table
+from evonorm.spelling import nearest
 
 Layers = str | Mapping[str, str | None] | Callable[[str], str | None]
 
@@ -64,7 +64,7 @@ class Choice:
         names = list(sites)
         for key in self.layer:
             if key not in names and not fnmatch.filter(names, key):
-                near = difflib.get_close_matches(key, names, n=3, cutoff=0.5) or names[:3]
+                near = nearest(key, names, 3) or names[:3]
                 hint = f"there are {', '.join(near)}" if near else "it has none"
                 glob = f"; for all that begin with it write {key + '.*'!r}" if any(
                     name.startswith(f"{key}.") for name in names

@@ -1,9 +1,6 @@
 """Trials as tasks of Ray Core, on this machine (`local`) or a cluster: where to, with what, and what came back.
 
-What travels. Code: this package, whole, goes to a cluster's nodes as a module of the job; a training function from
-outside installed packages goes by value, with its module; for a program Ray ships the folder the sweep was started in
-(what its .gitignore leaves out, it leaves out too). Data: what the target carries is put into Ray's object store once
-and shared by the trials of a node. Results: where a node sees the sweep's folder, a trial writes there, and a training
+What travels there: see ray_here. Results: where a node sees the sweep's folder, a trial writes there, and a training
 run that is tried again goes on from its checkpoint. Where it does not, the trial works in a folder of its node, which
 comes back whole when the attempt ends; one that was killed or stopped then begins anew.
 
@@ -13,33 +10,21 @@ Ray itself retries nothing: an attempt that its node or worker took along is Los
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import os
 import secrets
-import sys
-import sysconfig
-import tarfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.jobs.executors.capacity import cores
-from evonorm.lab.jobs.executors.interface import Ended, Lost, Message, Moved, Told, cannot_travel
-from evonorm.lab.jobs.executors.ray_task import MARK, Mailbox, Settings, run
-from evonorm.lab.jobs.job import Carrying, Function, Job, Outcome, Target
-from evonorm.lab.jobs.logs import LOG
+from evonorm.lab.jobs.executors import ray_here
+from evonorm.lab.jobs.executors.interface import Ended, Lost, Message, Moved, Told
+from evonorm.lab.jobs.executors.ray_task import MARK, Mailbox, Settings, run, unpack
+from evonorm.lab.jobs.job import Carrying, Job, Outcome, Target
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-LOCAL = "local"
 # Ray's nodes are asked again after so long: a cluster may have grown, or lost one.
 NODES_SECONDS = 5.0
 CANCEL_SECONDS = 2.0
-STARTS = 3
 _GIGABYTE = 2**30
 
 
@@ -69,7 +54,7 @@ class OnRay:
         gpus: float | None = None,
         gigabytes: float | None = None,
     ) -> None:
-        self._ray = _imported(local=address == LOCAL)
+        self._ray = ray_here.imported(local=address == ray_here.LOCAL)
         self._workers = workers
         self._cpus = 1.0 if cpus is None else cpus
         self._ours = not self._ray.is_initialized()
@@ -81,8 +66,8 @@ class OnRay:
         self._marked: Path | None = None
         try:
             if self._ours:
-                self._connect(address, target)
-            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+                ray_here.connect(self._ray, address, target, (workers or 0) * self._cpus)
+            nodes = self._nodes()
             any_gpu = any(node.get("GPU", 0) > 0 for node in nodes)
             self._gpus = (1.0 if any_gpu else 0.0) if gpus is None else gpus
             self._memory = _memory(gigabytes, nodes)
@@ -91,15 +76,9 @@ class OnRay:
                 raise UserError(_no_node_fits(nodes, self._cpus, self._gpus))
             here = self._ray.get_runtime_context().get_node_id()
             strategies = self._ray.util.scheduling_strategies
-            self._mailbox = (
-                self._ray.remote(Mailbox)
-                .options(
-                    num_cpus=0,
-                    scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(here, soft=False),
-                )
-                .remote()
-            )
-            self._target = self._put(target)
+            on_this = strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+            self._mailbox = self._ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=on_this).remote()
+            self._target = ray_here.put(self._ray, target)
             self._cargo = self._ray.put(target.cargo()) if isinstance(target, Carrying) else None
         except BaseException:
             if self._ours:
@@ -112,8 +91,7 @@ class OnRay:
         now = time.monotonic()
         if now - self._slots_asked >= NODES_SECONDS:
             self._slots_asked = now
-            nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            self._slots = sum(self._holds(node) for node in nodes)
+            self._slots = sum(self._holds(node) for node in self._nodes())
         return self._slots if self._workers is None else min(self._slots, self._workers)
 
     def free(self) -> int:
@@ -187,7 +165,7 @@ class OnRay:
         try:
             posts = self._ray.get(self._mailbox.receive.remote(seconds))
         except self._ray.exceptions.RayError as error:
-            raise UserError(f"Ray is gone ({_first_line(error)}); repeat the command to go on") from None
+            raise UserError(f"Ray is gone ({ray_here.first_line(error)}); repeat the command to go on") from None
         messages: list[Message] = []
         for serial, post in posts:
             one = self._running.get(serial)
@@ -209,7 +187,7 @@ class OnRay:
         except self._ray.exceptions.RayError as error:
             return Lost(one.job.number, self._why(error))
         if brought is not None:
-            _unpack(brought, one.job)
+            unpack(brought, one.job)
         return Ended(one.job.number, outcome)
 
     def _without_a_word(self, one: _Running) -> Message:
@@ -217,7 +195,7 @@ class OnRay:
         try:
             self._ray.get(one.task)
         except self._ray.exceptions.RuntimeEnvSetupError as error:
-            raise UserError(f"Ray cannot set up the nodes: {_first_line(error)}") from None
+            raise UserError(f"Ray cannot set up the nodes: {ray_here.first_line(error)}") from None
         except self._ray.exceptions.RayTaskError as error:
             return Ended(one.job.number, Outcome("failed", error=_last_line(error)))
         except self._ray.exceptions.RayError as error:
@@ -232,86 +210,21 @@ class OnRay:
             exceptions.WorkerCrashedError: "its process was killed",
             exceptions.ObjectLostError: "its node died before its result was fetched",
         }
-        return next(
-            (words for kind, words in reasons.items() if isinstance(error, kind)), f"Ray lost it: {_first_line(error)}"
-        )
-
-    def _holds(self, node: dict[str, float]) -> int:
-        wanted = {"CPU": self._cpus, "GPU": self._gpus, "memory": self._memory}
-        # Fractions of a GPU add up in binary: 0.1 ten times is one.
-        return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in wanted.items() if amount)
-
-    def _connect(self, address: str, target: Target) -> None:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-        if address == LOCAL:
-            options |= {
-                "num_cpus": max(cores(), round((self._workers or 0) * self._cpus)),
-                "include_dashboard": False,
-            }
-        else:
-            options["runtime_env"] = _code(target)
-        # A machine that is busy with other work starts Ray too slowly for its liking, and the next time sooner.
-        for left in range(STARTS if address == LOCAL else 1, 0, -1):
-            try:
-                self._ray.init(address, **options)
-                return
-            except Exception as error:  # of many kinds, a plain Exception among them
-                self._ray.shutdown()
-                if left > 1:
-                    continue
-                if address == LOCAL:
-                    remedy = "repeat the command, or leave --ray out"
-                    raise UserError(f"Ray does not start on this machine: {_first_line(error)}; {remedy}") from error
-                remedy = "start one with `ray start --head`, or use --ray local"
-                raise UserError(f"no Ray at {address!r}: {_first_line(error)}; {remedy}") from error
-
-    def _put(self, target: Target) -> Any:
-        if isinstance(target, Function):
-            _by_value(self._ray, sys.modules.get(target.module))
-        try:
-            return self._ray.put(target)
-        except (AttributeError, TypeError, ImportError, ValueError) as error:
-            raise UserError(cannot_travel(error)) from None
+        told = (words for kind, words in reasons.items() if isinstance(error, kind))
+        return next(told, f"Ray lost it: {ray_here.first_line(error)}")
 
     def _write_mark(self, path: Path) -> None:
         """By this file a node knows that it sees the sweep's folder."""
         path.write_text(self._mark, encoding="ascii")
 
+    def _nodes(self) -> list[dict[str, float]]:
+        """What each living node has."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
-def _imported(*, local: bool) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A task that asks for no GPU sees those that there are, as a process does; Ray's next default.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if local:
-        # Despite its name, what makes Ray keep to the loopback address.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
-        import ray
-        import ray.util.scheduling_strategies
-    except ImportError as error:
-        raise UserError(f"--ray needs Ray, which is not here ({error}): pip install 'evonorm[ray]'") from None
-    return ray
-
-
-def _code(target: Target) -> dict[str, Any]:
-    """What a cluster's nodes need to run the target."""
-    import evonorm
-
-    package = Path(evonorm.__file__).parent
-    shipped: dict[str, Any] = {"py_modules": [str(package)], "excludes": ["__pycache__", "csrc"]}
-    if target.ships_folder:
-        shipped["working_dir"] = str(Path.cwd())
-    return shipped
-
-
-def _by_value(ray: Any, module: ModuleType | None) -> None:
-    """Lets what the module defines travel whole, unless the nodes have it: this package, Python's, installed ones."""
-    file = getattr(module, "__file__", None)
-    if module is None or file is None or module.__name__.split(".")[0] == "evonorm":
-        return
-    installed = (sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
-    if not any(Path(file).is_relative_to(folder) for folder in installed):
-        ray.cloudpickle.register_pickle_by_value(module)
+    def _holds(self, node: dict[str, float]) -> int:
+        wanted = {"CPU": self._cpus, "GPU": self._gpus, "memory": self._memory}
+        # Fractions of a GPU add up in binary: 0.1 ten times is one.
+        return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in wanted.items() if amount)
 
 
 def _memory(gigabytes: float | None, nodes: list[dict[str, float]]) -> float | None:
@@ -326,21 +239,6 @@ def _no_node_fits(nodes: list[dict[str, float]], cpus: float, gpus: float) -> st
         f"no node of Ray holds a trial of {cpus:g} processors and {gpus:g} GPUs: they have {there or 'nothing'}; "
         "lower --cpus-per-trial or --gpus-per-trial"
     )
-
-
-def _unpack(archive: bytes, job: Job) -> None:
-    """Puts what an attempt wrote elsewhere into the sweep's folder, its log after those of earlier attempts."""
-    log = job.folder / LOG
-    before = log.read_bytes() if log.exists() else b""
-    log.unlink(missing_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(job.sweep_folder, filter="data")
-    if before:
-        log.write_bytes(before + (log.read_bytes() if log.exists() else b""))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _last_line(error: Exception) -> str:

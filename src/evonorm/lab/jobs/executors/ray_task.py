@@ -17,6 +17,7 @@ from typing import Any
 
 from evonorm.lab.jobs.executors.interface import logged_attempt
 from evonorm.lab.jobs.job import Carrying, Job, Outcome, Target, plain
+from evonorm.lab.jobs.logs import LOG
 
 MARK = ".ray"
 # A training step asks whether to go on; so often the question goes over the network.
@@ -144,6 +145,17 @@ def _packed(folder: Path) -> bytes:
         for path in sorted(folder.iterdir()):
             archive.add(path, arcname=path.name, filter=_kept)
     return content.getvalue()
+
+
+def unpack(archive: bytes, job: Job) -> None:
+    """Puts what an attempt wrote elsewhere into the sweep's folder, its log after those of earlier attempts."""
+    log = job.folder / LOG
+    before = log.read_bytes() if log.exists() else b""
+    log.unlink(missing_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(job.sweep_folder, filter="data")
+    if before:
+        log.write_bytes(before + (log.read_bytes() if log.exists() else b""))
 
 
 def _kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -1,7 +1,8 @@
 """What a run is trained for: a task's metrics, its goal and its parts. Nothing else in the lab knows a metric by name.
 
-A new task is one file that calls `add`: a row of Metrics, and a `work.Work`, which makes the network, the loss and the
-sums that the metrics are taken from. The loop, records, sinks, tables and pages read the row. Nothing here needs torch.
+A new task is one file that calls `add`: a row of Metrics, what loads its data, and a `work.Work`, which makes the
+network, the batches, the loss, and what the metrics are taken from. The loop, records, sinks, tables and pages read the
+row. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from evonorm.lab.errors import UserError
 
 if TYPE_CHECKING:
+    from evonorm.lab.data.sets import Dataset, Say
     from evonorm.lab.training.tasks.work import Work
 
-DEFAULT = "classification"
+DEFAULT, DETECTION = "classification", "detection"
 SPLITS = ("train", "val")
 # What an epoch holds besides its metrics, whatever the task.
 PACE = ("learning_rate", "images_per_second", "seconds")
@@ -27,7 +29,8 @@ class Metric:
     """A number that an epoch has of the training and of the validation images, as train_NAME and val_NAME.
 
     better: which way is good. unit, scale: people read scale * value, in unit. short: its name where there is little
-    room. counted: it is the share of images that are right, so that its error of counting is known.
+    room. counted: it is the share of images that are right, so that its error of counting is known. validated: it is
+    measured in validation alone.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Metric:
     scale: float = 1.0
     short: str = ""
     counted: bool = False
+    validated: bool = False
 
     @property
     def label(self) -> str:
@@ -74,6 +78,12 @@ class Metric:
         return min(scored, key=lambda epoch: self.order(epoch[self.key()]), default=None)
 
 
+def _images(source: str | None, say: Say) -> Dataset:
+    from evonorm.lab.data import sets
+
+    return sets.load(source, say=say)
+
+
 def _no_chance(dataset: Mapping[str, Any]) -> float:
     return math.nan
 
@@ -84,6 +94,7 @@ class Task:
 
     metrics: the loss first. goal: the metric that runs are ranked by. chance: the goal's value of guessing, given a
     record's data; NaN where there is none. work: makes the parts that need torch. aliases: what others call metrics.
+    load: the data that --data names, by default images of classes; it raises UserError naming what is wrong.
     """
 
     name: str
@@ -92,17 +103,34 @@ class Task:
     work: Callable[[], Work]
     chance: Callable[[Mapping[str, Any]], float] = _no_chance
     aliases: Mapping[str, str] = field(default_factory=dict)
+    load: Callable[[str | None, Say], Dataset] = _images
+
+    def measured_on(self, split: str) -> tuple[Metric, ...]:
+        """The metrics of the training images, or of the validation images, in their order."""
+        return tuple(metric for metric in self.metrics if split == "val" or not metric.validated)
 
     @property
     def figures(self) -> tuple[str, ...]:
         """The names of all that an epoch holds, but its number."""
-        return (*(metric.key(split) for split in SPLITS for metric in self.metrics), *PACE)
+        return (*(metric.key(split) for split in SPLITS for metric in self.measured_on(split)), *PACE)
 
 
 def _classification() -> Work:
     from evonorm.lab.training.tasks.classification import Classification
 
     return Classification()
+
+
+def _detection() -> Work:
+    from evonorm.lab.training.tasks.detection import Detection
+
+    return Detection()
+
+
+def _pictures_with_objects(source: str | None, say: Say) -> Dataset:
+    from evonorm.lab.data import detection
+
+    return detection.load(source, say=say)
 
 
 LOSS = Metric("loss")
@@ -120,8 +148,8 @@ def add(task: Task) -> Task:
 
 
 def added() -> tuple[Task, ...]:
-    """What is known here besides classification, to be added in a worker process, which knows only what it is given."""
-    return tuple(task for task in _TASKS.values() if task.name != DEFAULT)
+    """What is known here besides this file's own, to be added in a worker process, which knows what it is given."""
+    return tuple(task for task in _TASKS.values() if task.name not in (DEFAULT, DETECTION))
 
 
 def get(name: str) -> Task:
@@ -163,5 +191,30 @@ CLASSIFICATION = add(
         chance=lambda dataset: 1 / max(1, len(dataset["classes"])),
         # What Keras calls them: a W&B file written for Keras runs unchanged.
         aliases={"accuracy": "train_accuracy", "loss": "train_loss"},
+    )
+)
+
+
+def _precision(name: str, short: str) -> Metric:
+    return Metric(name, better="higher", unit="%", scale=100.0, short=short, validated=True)
+
+
+# COCO's average precisions of boxes and masks, the mean over intersections over union from 0.50 to 0.95, and at 0.50.
+MASK_AP = _precision("mask_ap", "mask AP")
+add(
+    Task(
+        DETECTION,
+        (
+            LOSS,
+            _precision("box_ap", "box AP"),
+            _precision("box_ap50", "box AP50"),
+            MASK_AP,
+            _precision("mask_ap50", "mask AP50"),
+        ),
+        MASK_AP,
+        _detection,
+        # Of guesses next to none is right.
+        chance=lambda dataset: 0.0,
+        load=_pictures_with_objects,
     )
 )
