@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import inspect
 import json
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from evonorm.layers.functional import Backend
 
 FORMAT = 3
 _READ = (2, 3)  # before 3, one layer for all sites
+_Given = ParamSpec("_Given")
 
 
 class ConversionWarning(UserWarning):
@@ -197,46 +199,24 @@ def plan(
     return Plan(type(model).__name__, policy, sites, seen.failures, seen.assumed, model)
 
 
-def convert(
-    model: nn.Module,
-    layer: Layers = "evonorm-s0",
-    *,
-    groups: int | None = None,
-    group_size: int | None = None,
-    fit_groups: bool = True,
-    eps: float | None = None,
-    momentum: float | None = None,
-    backend: Backend = "auto",
-    without_activation: Without = "keep",
-    where: Callable[[Site], bool] | None = None,
-    conv_bias: bool = False,
-    start: Literal["carried", "fresh"] = "carried",
-    trainable: bool | None = None,
-    sync: bool = False,
-    example_inputs: Any = None,
-) -> nn.Module:
+def _called_like(other: Callable[_Given, Plan]) -> Callable[[Callable[..., nn.Module]], Callable[_Given, nn.Module]]:
+    """Gives a function the parameters of `other`, for type checkers, editors and help()."""
+
+    def called_like(function: Any) -> Any:
+        function.__signature__ = inspect.signature(other).replace(return_annotation="nn.Module")
+        return function
+
+    return called_like
+
+
+@_called_like(plan)
+def convert(*args: Any, **kwargs: Any) -> nn.Module:
     """A new model with `layer` in the place of its normalizations and their activations: plan(...).apply().
 
     The arguments are those of `evonorm.plan`; the given model is untouched. Warns with ConversionWarning and the plan's
     summary if nothing is replaced, or norms are left, not by choice, that an activation follows or may follow.
     """
-    made = plan(
-        model,
-        layer,
-        groups=groups,
-        group_size=group_size,
-        fit_groups=fit_groups,
-        eps=eps,
-        momentum=momentum,
-        backend=backend,
-        without_activation=without_activation,
-        where=where,
-        conv_bias=conv_bias,
-        start=start,
-        trainable=trainable,
-        sync=sync,
-        example_inputs=example_inputs,
-    )
+    made = plan(*args, **kwargs)
     if (words := _left(made)) is not None:
         warnings.warn(words, ConversionWarning, stacklevel=2)
     return made.apply()
