@@ -17,8 +17,9 @@ from evonorm.layers.kernels import operators, triton
 from evonorm.layers.kernels.call import Call
 from evonorm.layers.kernels.cpu import library
 from evonorm.layers.kernels.rows import ROWS
+from evonorm.layers.row import NormAct
 from evonorm.layers.statistics import exporting
-from evonorm.layers.table import NormAct, Setting
+from evonorm.layers.table import Setting
 
 DTYPES = (torch.float32, torch.bfloat16)
 # Whether backend="auto" and "kernel" take Triton's kernels on CUDA. Set it where figures from a GPU are in the docs.
