@@ -36,7 +36,7 @@ class Plan:
     """What becomes of every normalization of a model; `str(plan)` tells it, `apply` does it.
 
     sites: one for each, in the model's order. unfollowed: modules whose forward could not be followed, and why.
-    assumed: modules whose forward asks for shapes, and for which inputs it was followed.
+    assumed: modules whose forward asks for shapes or takes flags that were not given, and for what it was followed.
     """
 
     model_name: str
@@ -83,7 +83,9 @@ class Plan:
         for name, why in self.unfollowed.items():
             lines.append(f"  {name or 'the model itself'}: its forward could not be followed, its parts were ({why})")
         for name, inputs in self.assumed.items():
-            lines.append(f"  {name or 'the model itself'}: asks for shapes, followed as if given {inputs or 'any'}")
+            lines.append(
+                f"  {name or 'the model itself'}: followed as if given {inputs or 'any'}; other ways are not seen"
+            )
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -164,7 +166,8 @@ def plan(
     them, without values where that is possible, for the shapes: code that asks for shapes is then followed as they
     are, and norms that take (N, C) as well as maps, BatchNorm1d and GroupNorm, are known for what they get. Without,
     shapes are told from the layers; a norm whose input may be (N, C) is kept, and code that asks for shapes is
-    followed for assumed ones, which the plan names.
+    followed for assumed ones, which the plan names, as it names flags of the forward that are at their defaults. What
+    code does for other shapes and flags is not seen: an activation that it calls there alone stays.
 
     Raises ValueError if the layer is unknown, a key matches no normalization, a choice is none of the possible, the
     model does not take example_inputs, or groups does not divide the channels of a site and fit_groups is off;

@@ -157,9 +157,16 @@ def on_meta(value: Any) -> Any:
 
 
 def words(given: Mapping[str, Any]) -> str:
-    """Arguments by name, tensors by their shapes."""
-    told = {name: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for name, v in given.items()}
-    return ", ".join(f"{name} {shape}" for name, shape in told.items())
+    """Arguments by name, tensors by their shapes, flags by their values."""
+    told = {
+        name: f" {tuple(v.shape)}"
+        if isinstance(v, Tensor)
+        else f"={v}"
+        if isinstance(v, bool)
+        else f" {type(v).__name__}"
+        for name, v in given.items()
+    }
+    return ", ".join(f"{name}{value}" for name, value in told.items())
 
 
 class ShapedProxy(fx.Proxy):

@@ -25,7 +25,8 @@ from evonorm.layers.conversion.tracer import Place, Tracer, reason
 class Trace:
     """All that was seen. failures: module name -> why its forward could not be followed; then its parts were.
 
-    assumed: module name -> inputs for which its forward was followed, since it asks for shapes and none were given.
+    assumed: module name -> what its forward was followed for, where that was not given: inputs, if it asks for their
+    shapes, and flags at their defaults.
     values: what a step gives, on the meta device, where known. inputs: module name -> the first argument of each of its
     calls, if there were example inputs.
     """
@@ -125,7 +126,10 @@ def _follow(
         result.places |= tracer.places
         result.blocked |= tracer.blocked
         result.failures |= tracer.failures
-        result.assumed |= tracer.assumed | ({name: shapes.words(inputs)} if exposing and not given else {})
+        guessed, flags = exposing and not given, _flags(module, inputs)
+        if guessed or flags:
+            tracer.assumed[name] = shapes.words((inputs if guessed else {}) | flags)
+        result.assumed |= tracer.assumed
         result.values |= {node: shadow.values[node] for node in graph.nodes if node in shadow.values}
         opaque = list(tracer.failures)
         break
@@ -136,6 +140,12 @@ def _follow(
     for parent in opaque:
         for child in by_name[parent].children():
             _follow(names[id(child)], child, names, result, shadow, calls)
+
+
+def _flags(module: nn.Module, inputs: dict[str, Any]) -> dict[str, bool]:
+    """Arguments with True or False as a default that are not given: the other value may take another way."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return {p.name: p.default for p in parameters if isinstance(p.default, bool) and p.name not in inputs}
 
 
 def _defaults(module: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
