@@ -39,9 +39,10 @@ class Call(NamedTuple):
 
         Raises ValueError if a parameter is not on the device of x.
         """
-        x = dense(self.x)
-        weight, bias, extra = (_float32(parameter, x) for parameter in self.parameters)
-        return self._replace(x=x, weight=weight, bias=bias, extra=extra)
+        x, weight, bias, extra, batch, row, groups, eps, room = self
+        x = dense(x)
+        # Not _replace, which costs as much as a small map's moments.
+        return Call(x, _float32(weight, x), _float32(bias, x), _float32(extra, x), batch, row, groups, eps, room)
 
 
 class Gradients(NamedTuple):
@@ -68,11 +69,13 @@ class Gradients(NamedTuple):
     ) -> Gradients:
         """To be filled, of a call that is prepared. apart: in two phases."""
         x = call.x
-        n, c = x.shape[:2]
         found = [None if p is None else x.new_empty(p.shape, dtype=torch.float32) for p in call.parameters]
-        between = ((n, _SUMS, -(-c // 16) * 16), (2, c)) if apart else ()
-        shared = [x.new_empty(shape, dtype=torch.float32) for shape in between]
-        return cls(_alike(dy, call), stats, batch_count, torch.empty_like(x), *found, *shared)
+        made = cls(_alike(dy, call), stats, batch_count, torch.empty_like(x), *found)
+        if not apart:
+            return made
+        n, c = x.shape[:2]
+        sums = x.new_empty((n, _SUMS, -(-c // 16) * 16), dtype=torch.float32)
+        return made._replace(sums=sums, totals=x.new_empty((2, c), dtype=torch.float32))
 
     def like(self, given: tuple[Tensor | None, ...]) -> list[Tensor | None]:
         """Those of weight, bias and extra in the dtypes of these; None where one is None."""
