@@ -21,6 +21,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
+from evonorm.layers.kernels.rows import ROWS as NAMES
 from evonorm.layers.kernels.triton import launch
 from evonorm.layers.kernels.triton.rows import ROWS
 
@@ -90,20 +92,16 @@ def main(arch: int, with_registers: bool) -> None:
         n, c = shape[:2]
         row, groups = ROWS[name], {25: 5, 1: 1}.get(c, 32)
         case = {"row": name, "shape": shape, "dtype": str(dtype).removeprefix("torch."), "last": channels_last}
-        x = torch.empty(1, dtype=dtype).expand(shape)
-        values = [torch.empty(c) for _ in range(6)]
-        weight, bias, extra = values[0], values[1], values[2] if row.extra else None
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        x = torch.empty(shape, dtype=dtype, memory_format=layout)
+        weight, bias, *gradients = [torch.empty(c) for _ in range(4)]
+        extra = torch.empty(c) if row.extra else None
         stats = torch.empty(1).expand(n, 2, c) if row.sample else None
         batch = torch.empty(2, c) if row.batch else None
-        launch.forward(
-            x, channels_last, name, groups, 1e-5, row.batch and not training, weight, bias, extra, stats, batch, x
-        )
+        call = Call(x, weight, bias, extra, batch, NAMES.index(name), groups, 1e-5)
+        launch.forward(call, row.batch and not training, stats, x)
         count = float(x.numel() // c) if row.batch and training else 0.0
-        gradients = (values[3], values[4], values[5] if row.extra else None)
-        launch.backward(
-            *(x, channels_last, name, groups, 1e-5, launch.REDUCE | launch.APPLY, count),
-            *(x, weight, bias, extra, stats, batch, x, *gradients, None, None),
-        )
+        launch.backward(call, Gradients(x, stats, count, x, *gradients, extra), REDUCE | APPLY)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from torch import nn
 import evonorm
 from evonorm import NormActivation
 from evonorm.layers import reference, table
-from evonorm.layers.formula import FUNCTIONS, Symbol, parse, read
-from evonorm.layers.table import TABLE, NormAct, Setting
+from evonorm.layers.formula import FUNCTIONS, parse, read
+from evonorm.layers.row import NormAct
+from evonorm.layers.symbols import Symbol
+from evonorm.layers.table import TABLE, Setting
 
 
 @pytest.fixture(autouse=True)

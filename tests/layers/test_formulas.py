@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from evonorm import NormActivation, norm_act
 from evonorm.layers import reference
-from evonorm.layers.table import TABLE, NormAct, Setting, get
+from evonorm.layers.row import NormAct
+from evonorm.layers.table import TABLE, Setting, get
 from tests.layers.oracle import oracle
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

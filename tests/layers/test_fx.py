@@ -11,7 +11,8 @@ from torch import fx, nn
 
 import evonorm
 from evonorm import NormActivation, norm_act
-from evonorm.layers.table import TABLE, NormAct
+from evonorm.layers.row import NormAct
+from evonorm.layers.table import TABLE
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from evonorm import NormActivation, norm_act
+from evonorm.layers.row import NormAct
 from evonorm.layers.statistics import Statistics
-from evonorm.layers.table import TABLE, NormAct
+from evonorm.layers.table import TABLE
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 BATCHED = pytest.mark.parametrize("kind", ["evonorm-b0", "evonorm-b1", "evonorm-b2"])

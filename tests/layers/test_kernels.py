@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from evonorm import NormActivation, norm_act
 from evonorm.layers import kernels, reference
 from evonorm.layers.kernels.cpu import library
-from evonorm.layers.table import TABLE, NormAct, Setting, get
+from evonorm.layers.row import NormAct
+from evonorm.layers.table import TABLE, Setting, get
 from tests.layers.yardstick import case, check, laid, noise, parameters, results, trains
 
 if not kernels.available():

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from evonorm import NormActivation
 from evonorm.layers import reference
-from evonorm.layers.table import TABLE, NormAct, Setting
+from evonorm.layers.row import NormAct
+from evonorm.layers.table import TABLE, Setting
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from evonorm import NormActivation, names, norm_act
-from evonorm.layers.table import TABLE, NormAct, distinct, get
+from evonorm.layers.row import NormAct
+from evonorm.layers.table import TABLE, distinct, get
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 

@@ -19,6 +19,7 @@ import torch
 from evonorm import NormActivation, norm_act
 from evonorm.layers import kernels, reference
 from evonorm.layers.kernels import triton as room
+from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 from evonorm.layers.kernels.cpu import library
 from evonorm.layers.table import TABLE, Setting, get
 from tests.layers.yardstick import case, check, laid, noise, parameters, results, trains
@@ -285,20 +286,16 @@ def test_the_two_phases_of_replicas_are_backward(name) -> None:
     """With one replica, whose totals are the sum."""
     _, x, dy, p = case(get(name), (2, 6, 5, 3), torch.float32, False)
     x, dy, p = x.to(DEVICE), dy.to(DEVICE), on_device(p)
-    parameters = [p["weight"], p["bias"], p.get("v")]
-    index, stats, batch = library.ROWS.index(name), x.new_empty(2, 2, 6), x.new_empty(2, 6)
-    room.forward(x, False, index, 1, 1e-5, False, *parameters, stats, batch, None)
-    inputs = (dy, *parameters, stats, batch)
-
-    def found() -> list[torch.Tensor]:
-        return [torch.empty_like(x), *(None if t is None else x.new_empty(6) for t in parameters)]
-
-    together, apart = found(), found()
-    room.backward(x, False, index, 1, 1e-5, 3, 30.0, *inputs, *together, None, None)
-    sums, totals = x.new_empty(2, 5, 16), x.new_empty(2, 6)
-    for phase in (1, 2):
-        room.backward(x, False, index, 1, 1e-5, phase, 30.0, *inputs, *apart, sums, totals)
-    for ours, theirs in zip(together, apart, strict=True):
+    parameters = (p["weight"], p["bias"], p.get("v"))
+    stats, batch = x.new_empty(2, 2, 6), x.new_empty(2, 6)
+    call = Call(x, *parameters, batch, library.ROWS.index(name), 1, 1e-5)
+    room.forward(call, False, stats, None)
+    together, apart = (Gradients.empty(call, dy, stats, 30.0, apart=twice) for twice in (False, True))
+    room.backward(call, together)
+    for phase in (REDUCE, APPLY):
+        room.backward(call, apart, phase)
+    for name in ("dx", "weight", "bias", "extra"):
+        ours, theirs = getattr(together, name), getattr(apart, name)
         assert ours is theirs is None or torch.equal(ours, theirs)
 
 

@@ -9,7 +9,8 @@ import torch
 from evonorm import norm_act
 from evonorm.layers import reference
 from evonorm.layers.functional import Backend
-from evonorm.layers.table import NormAct, Setting
+from evonorm.layers.row import NormAct
+from evonorm.layers.table import Setting
 
 
 def group_count(row: NormAct, channels: int) -> int:

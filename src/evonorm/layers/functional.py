@@ -12,6 +12,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from evonorm.layers import kernels, native, reference, table
 from evonorm.layers.arguments import real
+from evonorm.layers.row import NormAct
 from evonorm.layers.statistics import groups_in_force
 
 Backend = Literal["auto", "kernel", "triton", "reference"]
@@ -114,7 +115,7 @@ def norm_act(
     return evaluate(row, x, given, setting)
 
 
-def _takes_kernel(row: table.NormAct, x: Tensor, setting: table.Setting, backend: Backend) -> bool:
+def _takes_kernel(row: NormAct, x: Tensor, setting: table.Setting, backend: Backend) -> bool:
     if backend == "reference":
         return False
     if backend not in BACKENDS:
@@ -136,9 +137,7 @@ def _replicas() -> int:
     return torch.distributed.get_world_size() if ready else 1
 
 
-def _check(
-    row: table.NormAct, x: Tensor, parameters: dict[str, Tensor | None], *, training: bool, activate: bool
-) -> None:
+def _check(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], *, training: bool, activate: bool) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor: got {type(x).__name__}")
     if not 3 <= x.dim() <= 5:

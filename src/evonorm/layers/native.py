@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evonorm.layers.row import NormAct
 from evonorm.layers.running import unwatched
 from evonorm.layers.statistics import cast, exporting
-from evonorm.layers.table import NormAct, Setting
+from evonorm.layers.table import Setting
 
 
 def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from evonorm.layers import running
+from evonorm.layers.row import NormAct
 from evonorm.layers.statistics import Statistics, cast
-from evonorm.layers.table import NormAct, Setting
+from evonorm.layers.table import Setting
 
 
 def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:

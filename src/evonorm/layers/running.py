@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from evonorm.layers.table import NormAct
+from evonorm.layers.row import NormAct
 
 
 def blend(

@@ -1,26 +1,25 @@
 """The table of layers: one row each, read by the module, the function, the tests, the command line and the docs.
 
-A row is a name, a formula, a source and an epsilon; the rest is read off the formula. `add` makes more of them.
+`add` makes more of them.
 """
 
 from __future__ import annotations
 
+import copyreg
 import math
 import re
-from collections import namedtuple
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from evonorm.layers.formula import Affine, Formula, Reading, maximum, parse, read, relu, sigmoid, silu
+from evonorm.layers.formula import Formula, parse
+from evonorm.layers.row import EPS, NormAct
+from evonorm.layers.symbols import maximum, relu, sigmoid, silu
 from evonorm.spelling import meant
 
 LIU = "Liu, Brock, Simonyan, Le 2020, arXiv 2004.02967"
 SINGH = "Singh, Krishnan 2019, arXiv 1911.09737"
 IOFFE = "Ioffe, Szegedy 2015, arXiv 1502.03167"
 WU = "Wu, He 2018, arXiv 1803.08494"
-_EPS = 1e-5
-_TORCHS = {"(x - mean_batch) / std_batch": "batch_norm", "(x - mean_group) / std_group": "group_norm"}
 
 
 class Setting(NamedTuple):
@@ -37,124 +36,6 @@ class Setting(NamedTuple):
     replicas: int = 1
 
 
-def _affine_alone(x: Any, s: Any, p: Any, affine: Affine) -> Any:
-    return affine(x)
-
-
-def _alone(formula: Formula, inner: str) -> Formula:
-    """The affine of a formula that ends in a function of it, without that function; inner: what the affine is of."""
-    try:
-        return parse(f"({inner}) * weight + bias")
-    except ValueError:  # it calls what text may not name, so it is taken from the formula as that runs
-        pass
-
-    def alone(x: Any, s: Any, p: Any, affine: Affine) -> Any:
-        found: list[Any] = []
-
-        def noted(t: Any, /, *, over: Any = None) -> Any:
-            found.append(affine(t, over=over))
-            return found[0]
-
-        formula(x, s, p, noted)
-        return found[0]
-
-    return alone
-
-
-@dataclass(frozen=True)
-class NormAct:
-    """A layer: y = formula(x, statistics, parameters, affine) with affine(t) = t * weight + bias; see formula.
-
-    initial: of the parameters beside weight and bias; 0 where it does not name one. without: the formula when the
-    activation is off; default: what an outermost activation is applied to, and the affine alone where there is none.
-    variant_of: the row with the same formula, from which this one differs in epsilon and `without` alone: experiments
-    leave it out, its kernel is that row's.
-
-    Of the formula: text, in words of mathematics; parameters, those beside weight and bias with their initial values;
-    running, names of the running statistics; grouped, whether it has statistics over groups; affine, whether it has
-    weight and bias; native, torch's own name of what comes before the `activation` ("batch_norm", "group_norm"), if it
-    has it; linear, what remains when the activation is off; own, makes the formula's p. An added row pickles by its
-    text.
-    """
-
-    name: str
-    formula: Formula
-    source: str
-    eps: float = _EPS
-    initial: Mapping[str, float] = field(default_factory=dict)
-    without: Formula | None = None
-    variant_of: str | None = None
-
-    # Read off the formula, once: compilers follow plain attributes alone.
-    text: str = field(init=False)
-    parameters: dict[str, float] = field(init=False)
-    running: tuple[str, ...] = field(init=False)
-    grouped: bool = field(init=False)
-    affine: bool = field(init=False)
-    native: str | None = field(init=False)
-    activation: Callable[[Any], Any] | None = field(init=False)
-    linear: Formula = field(init=False)
-    reading: Reading = field(init=False, repr=False)
-    linear_reading: Reading = field(init=False, repr=False)
-    own: Callable[..., Any] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        found = read(self.formula)
-        inner = found.normalized
-        alone = _alone(self.formula, inner) if inner else _affine_alone if found.affine else self.formula
-        for name, value in {
-            "reading": found,
-            "text": found.text,
-            "parameters": {name: self.initial.get(name, 0.0) for name in found.parameters},
-            "running": found.running,
-            "grouped": found.grouped,
-            "affine": found.affine,
-            "native": _TORCHS.get(inner) if found.activation else None,
-            "activation": found.activation,
-            "linear": self.without or alone,
-            "linear_reading": read(self.without or alone),
-            "own": namedtuple("Own", found.parameters),
-        }.items():
-            object.__setattr__(self, name, value)
-
-    def read(self, *, activate: bool) -> Reading:
-        """What the formula tells of itself, or what `linear` does, which may need less."""
-        return self.reading if activate else self.linear_reading
-
-    @property
-    def kernel(self) -> str:
-        """The name under which a fused kernel computes this row, if there is one."""
-        return self.variant_of or self.name
-
-    @property
-    def normalizes_alone(self) -> bool:
-        """Whether a normalization remains when the activation is off."""
-        return self.affine and self.linear is not _affine_alone
-
-    @property
-    def added(self) -> bool:
-        """Whether it is none of this table's own."""
-        return self.name not in _BUILT_IN
-
-    @property
-    def specification(self) -> str:
-        """All but name and source in one line, as `add_specified` takes it: `x / rms_group * a; a=0.5; eps=0.001`.
-
-        Raises ValueError if the formula's text is no formula, as where it calls a function that text may not name.
-        """
-        without = None if self.without is None else read(self.without).text
-        for text in filter(None, (self.text, without)):
-            parse(text)
-        parts = [self.text, *(f"{name}={value!r}" for name, value in self.initial.items())]
-        parts += [f"eps={self.eps!r}"] if self.eps != _EPS else []
-        return "; ".join([*parts, f"without={without}"] if without else parts)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if not self.added:
-            return get, (self.name,)
-        return add_specified, (self.name, self.specification, self.source)
-
-
 _ROWS_OF_LIU = (
     NormAct(
         "evonorm-b0",
@@ -162,16 +43,8 @@ _ROWS_OF_LIU = (
         LIU,
         initial={"v": 1.0},
     ),
-    NormAct(
-        "evonorm-b1",
-        lambda x, s, p, affine: affine(x / maximum(s.batch_std(), (x + 1) * s.instance_rms())),
-        LIU,
-    ),
-    NormAct(
-        "evonorm-b2",
-        lambda x, s, p, affine: affine(x / maximum(s.batch_std(), s.instance_rms() - x)),
-        LIU,
-    ),
+    NormAct("evonorm-b1", lambda x, s, p, affine: affine(x / maximum(s.batch_std(), (x + 1) * s.instance_rms())), LIU),
+    NormAct("evonorm-b2", lambda x, s, p, affine: affine(x / maximum(s.batch_std(), s.instance_rms() - x)), LIU),
     NormAct(
         "evonorm-s0",
         lambda x, s, p, affine: affine(x * sigmoid(p.v * x), over=s.group_std()),
@@ -204,7 +77,6 @@ TABLE = (
     NormAct("none", lambda x, s, p, affine: x, "the identity: what the report's EvoNorm layers were"),
 )
 
-_BUILT_IN = frozenset(row.name for row in TABLE)
 _ROWS = {row.name: row for row in TABLE}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]*")
 
@@ -238,7 +110,7 @@ def add(
     *,
     initial: Mapping[str, float] | None = None,
     source: str = "",
-    eps: float = _EPS,
+    eps: float = EPS,
     without: Formula | str | None = None,
 ) -> NormAct:
     """Adds a layer, for the module, the converter and the lab, and returns its row.
@@ -264,6 +136,7 @@ def add(
         eps,
         dict(initial or {}),
         parse(without) if isinstance(without, str) else without,
+        added=True,
     )
     for key, value in {**row.initial, "eps": eps}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -303,8 +176,13 @@ def add_specified(name: str, specification: str, source: str = "") -> NormAct:
             number = float(value)
         except ValueError:
             raise ValueError(f"{setting!r} must be NAME=NUMBER, eps=NUMBER or without=FORMULA") from None
-        if key == "eps":
-            options[key] = number
-        else:
-            initial[key] = number
+        (options if key == "eps" else initial)[key] = number
     return add(name, text, initial=initial, source=source, **options)
+
+
+def _pickled(row: NormAct) -> tuple[Any, ...]:
+    """By name or, an added one, by its text: formulas are lambdas, which do not pickle."""
+    return (get, (row.name,)) if row in TABLE else (add_specified, (row.name, row.specification, row.source))
+
+
+copyreg.pickle(NormAct, _pickled)

@@ -5,7 +5,6 @@ Source: He et al., "Mask R-CNN", 2017, arXiv 1703.06870; Lin et al., "Feature Py
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from evonorm.layers.conversion import Plan, plan
 from evonorm.layers.conversion.policies import Without
 from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
+from evonorm.spelling import meant
 
 SMALL, LARGE = "mask-rcnn-small", "maskrcnn_resnet50_fpn_v2"
 NAMES = (SMALL, LARGE)
@@ -70,9 +70,7 @@ def build(
 def known(name: str) -> str:
     """`name` as it is. Raises ValueError if no detector has it."""
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no detector is called {name!r}{hint}; choose from {', '.join(NAMES)}")
+        raise ValueError(f"no detector is called {name!r}{meant(name, NAMES)}; choose from {', '.join(NAMES)}")
     return name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -237,6 +238,14 @@ def test_mistakes(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as told:
         evonorm.plan(Block(), **options)
     assert message in str(told.value)
+
+
+def test_convert_takes_what_plan_takes() -> None:
+    own, plans = inspect.signature(evonorm.convert), inspect.signature(evonorm.plan)
+    assert own.parameters == plans.parameters
+    assert own.return_annotation == "nn.Module"
+    with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):
+        evonorm.convert(Block(), group=4)  # type: ignore[call-arg]
 
 
 def test_mistakes_with_models() -> None:

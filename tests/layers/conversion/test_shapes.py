@@ -165,6 +165,33 @@ class ByName(nn.Module):
         return {"features": x if scale is None else x * scale}
 
 
+class TwoWays(nn.Module):
+    """Another activation for small maps, and features before the activation, if asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.relu, self.silu = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.SiLU()
+
+    def forward(self, x: Tensor, features: bool = False) -> Tensor:
+        y = self.bn(self.conv(x))
+        if features:
+            return y
+        return self.relu(y) if y.shape[-1] > 8 else self.silu(y)
+
+
+def test_a_plan_says_which_way_it_followed() -> None:
+    def told(**given: Any) -> tuple[str, dict[str, str]]:
+        plan = evonorm.plan(TwoWays(), example_inputs=given or None)
+        return plan.sites[0].what, plan.assumed
+
+    assert told() == ("replaced with its ReLU (relu)", {"": "x (2, 3, 224, 224), features=False"})
+    assert told(x=noise(2, 3, 4, 4)) == ("replaced with its SiLU (silu)", {"": "features=False"})
+    assert told(x=noise(2, 3, 4, 4), features=False) == ("replaced with its SiLU (silu)", {})
+    assert told(x=noise(2, 3, 4, 4), features=True) == ("kept: it is the output of the model", {})
+    line = "  the model itself: followed as if given x (2, 3, 224, 224), features=False; other ways are not seen"
+    assert str(evonorm.plan(TwoWays())).splitlines()[-1] == line
+
+
 class Lists(nn.Module):
     """A head over a list of levels: a tensor in its place would lead past some."""
 

@@ -17,7 +17,8 @@ from evonorm.layers.conversion.activations import activation_label, function_lab
 from evonorm.layers.conversion.kinds import Norm, is_norm_function, norm_of
 from evonorm.layers.conversion.removing import Removal, Remover
 from evonorm.layers.conversion.structure import follower
-from evonorm.layers.conversion.tracing import Position, Trace
+from evonorm.layers.conversion.tracer import Position
+from evonorm.layers.conversion.tracing import Trace
 
 
 @dataclass(frozen=True)

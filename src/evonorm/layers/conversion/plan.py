@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import inspect
 import json
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from evonorm.layers.functional import Backend
 
 FORMAT = 3
 _READ = (2, 3)  # before 3, one layer for all sites
+_Given = ParamSpec("_Given")
 
 
 class ConversionWarning(UserWarning):
@@ -34,7 +36,7 @@ class Plan:
     """What becomes of every normalization of a model; `str(plan)` tells it, `apply` does it.
 
     sites: one for each, in the model's order. unfollowed: modules whose forward could not be followed, and why.
-    assumed: modules whose forward asks for shapes, and for which inputs it was followed.
+    assumed: modules whose forward asks for shapes or takes flags that were not given, and for what it was followed.
     """
 
     model_name: str
@@ -81,7 +83,9 @@ class Plan:
         for name, why in self.unfollowed.items():
             lines.append(f"  {name or 'the model itself'}: its forward could not be followed, its parts were ({why})")
         for name, inputs in self.assumed.items():
-            lines.append(f"  {name or 'the model itself'}: asks for shapes, followed as if given {inputs or 'any'}")
+            lines.append(
+                f"  {name or 'the model itself'}: followed as if given {inputs or 'any'}; other ways are not seen"
+            )
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -162,7 +166,8 @@ def plan(
     them, without values where that is possible, for the shapes: code that asks for shapes is then followed as they
     are, and norms that take (N, C) as well as maps, BatchNorm1d and GroupNorm, are known for what they get. Without,
     shapes are told from the layers; a norm whose input may be (N, C) is kept, and code that asks for shapes is
-    followed for assumed ones, which the plan names.
+    followed for assumed ones, which the plan names, as it names flags of the forward that are at their defaults. What
+    code does for other shapes and flags is not seen: an activation that it calls there alone stays.
 
     Raises ValueError if the layer is unknown, a key matches no normalization, a choice is none of the possible, the
     model does not take example_inputs, or groups does not divide the channels of a site and fit_groups is off;
@@ -197,46 +202,24 @@ def plan(
     return Plan(type(model).__name__, policy, sites, seen.failures, seen.assumed, model)
 
 
-def convert(
-    model: nn.Module,
-    layer: Layers = "evonorm-s0",
-    *,
-    groups: int | None = None,
-    group_size: int | None = None,
-    fit_groups: bool = True,
-    eps: float | None = None,
-    momentum: float | None = None,
-    backend: Backend = "auto",
-    without_activation: Without = "keep",
-    where: Callable[[Site], bool] | None = None,
-    conv_bias: bool = False,
-    start: Literal["carried", "fresh"] = "carried",
-    trainable: bool | None = None,
-    sync: bool = False,
-    example_inputs: Any = None,
-) -> nn.Module:
+def _called_like(other: Callable[_Given, Plan]) -> Callable[[Callable[..., nn.Module]], Callable[_Given, nn.Module]]:
+    """Gives a function the parameters of `other`, for type checkers, editors and help()."""
+
+    def called_like(function: Any) -> Any:
+        function.__signature__ = inspect.signature(other).replace(return_annotation="nn.Module")
+        return function
+
+    return called_like
+
+
+@_called_like(plan)
+def convert(*args: Any, **kwargs: Any) -> nn.Module:
     """A new model with `layer` in the place of its normalizations and their activations: plan(...).apply().
 
     The arguments are those of `evonorm.plan`; the given model is untouched. Warns with ConversionWarning and the plan's
     summary if nothing is replaced, or norms are left, not by choice, that an activation follows or may follow.
     """
-    made = plan(
-        model,
-        layer,
-        groups=groups,
-        group_size=group_size,
-        fit_groups=fit_groups,
-        eps=eps,
-        momentum=momentum,
-        backend=backend,
-        without_activation=without_activation,
-        where=where,
-        conv_bias=conv_bias,
-        start=start,
-        trainable=trainable,
-        sync=sync,
-        example_inputs=example_inputs,
-    )
+    made = plan(*args, **kwargs)
     if (words := _left(made)) is not None:
         warnings.warn(words, ConversionWarning, stacklevel=2)
     return made.apply()

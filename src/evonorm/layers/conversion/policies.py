@@ -15,8 +15,8 @@ from evonorm.layers.conversion.finding import Found, Refusal
 from evonorm.layers.conversion.removing import Removal
 from evonorm.layers.functional import BACKENDS, Backend
 from evonorm.layers.modules import NormActivation
+from evonorm.layers.row import NormAct
 from evonorm.layers.statistics import groups_in_force
-from evonorm.layers.table import NormAct
 
 Without = Literal["keep", "affine", "replace"]
 WITHOUT = ("keep", "affine", "replace")

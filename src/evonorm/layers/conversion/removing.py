@@ -9,7 +9,8 @@ from torch import fx
 
 from evonorm.layers.conversion import written_out
 from evonorm.layers.conversion.rewriting import OBJECT, Argument, Edit, Operation, locate
-from evonorm.layers.conversion.tracing import Place, Position, Slot, Trace
+from evonorm.layers.conversion.tracer import Place, Position, Slot
+from evonorm.layers.conversion.tracing import Trace
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,14 @@ def on_meta(value: Any) -> Any:
 
 
 def words(given: Mapping[str, Any]) -> str:
-    """Arguments by name, tensors by their shapes."""
-    told = {name: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for name, v in given.items()}
-    return ", ".join(f"{name} {shape}" for name, shape in told.items())
+    """Arguments by name, tensors by their shapes, flags by their values."""
+
+    def told(value: Any) -> str:
+        if isinstance(value, bool):
+            return f"={value}"
+        return f" {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}"
+
+    return ", ".join(f"{name}{told(value)}" for name, value in given.items())
 
 
 class ShapedProxy(fx.Proxy):

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from evonorm.layers import running
 from evonorm.layers.kernels import operators, triton
+from evonorm.layers.kernels.call import Call
 from evonorm.layers.kernels.cpu import library
 from evonorm.layers.kernels.rows import ROWS
+from evonorm.layers.row import NormAct
 from evonorm.layers.statistics import exporting
-from evonorm.layers.table import NormAct, Setting
+from evonorm.layers.table import Setting
 
 DTYPES = (torch.float32, torch.bfloat16)
 # Whether backend="auto" and "kernel" take Triton's kernels on CUDA. Set it where figures from a GPU are in the docs.
@@ -98,21 +100,17 @@ def evaluate(
     The second derivative is the reference's, composed of tensor operations, and as slow.
     """
     extra = parameters.get(next(iter(row.parameters), ""))
-    room = "triton" if backend == "triton" else ""
-    given = None
-    if row.running and not setting.training:
-        given = _running_moments(parameters)
+    given = _running_moments(parameters) if row.running and not setting.training else None
+    index, room = ROWS.index(row.kernel), "triton" if backend == "triton" else ""
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    call = Call(x, weight, bias, extra, given, index, setting.groups, setting.eps, room)
     if row.running and setting.training and setting.replicas > 1:
         from evonorm.layers.kernels import replicas
 
-        y, batch, count = replicas.evaluate(row, x, parameters, extra, setting, room)
+        y, batch, count = replicas.evaluate(call)
     else:
-        call = (
-            *(x, parameters.get("weight"), parameters.get("bias"), extra, given),
-            *(ROWS.index(row.kernel), setting.groups, setting.eps, room),
-        )
         if not torch.compiler.is_compiling() and not setting.training and _unwatched(x):
-            return operators.infer(*call)
+            return operators.infer(call)
         y, _, batch = operators.FORWARD(*call)
         count = x.numel() // x.shape[1]
     if row.running and setting.training:

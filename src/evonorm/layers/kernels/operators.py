@@ -22,6 +22,7 @@ from torch import Tensor
 
 from evonorm.layers import reference
 from evonorm.layers.kernels import triton
+from evonorm.layers.kernels.call import Call, Gradients, Kernels, dense
 from evonorm.layers.kernels.cpu import library
 from evonorm.layers.kernels.rows import ROWS
 from evonorm.layers.table import Setting, get
@@ -35,9 +36,6 @@ _library.define(
     "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor? extra, Tensor stats, Tensor? batch, int row,"
     " int groups, float eps, float batch_count, str room='') -> (Tensor, Tensor, Tensor, Tensor)"
 )
-BOTH_PHASES = 3
-
-
 _OF_BATCH = tuple(bool(get(name).running) for name in ROWS)
 _OF_SAMPLE = tuple(get(name).reading.of_sample for name in ROWS)
 
@@ -52,104 +50,42 @@ def of_sample(row: int) -> bool:
     return _OF_SAMPLE[row]
 
 
-def of(x: Tensor, room: str) -> Any:
-    """The module whose forward and backward compute for x."""
-    return triton if x.is_cuda or room == "triton" else library
+def of(call: Call) -> Kernels:
+    """The kernels that compute for this call."""
+    return triton if call.x.is_cuda or call.room == "triton" else library
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    if x.dim() == 4:
-        return x.is_contiguous(memory_format=torch.channels_last)
-    return x.movedim(1, -1).is_contiguous()
-
-
-def dense(x: Tensor) -> tuple[Tensor, bool]:
-    """x, copied if it is in neither memory format, and whether it is channels-last."""
-    if x.is_contiguous():
-        return x, False
-    if _is_channels_last(x):
-        return x, True
-    return x.contiguous(), False
-
-
-def alike(dy: Tensor, x: Tensor, channels_last: bool) -> Tensor:
-    """dy in the memory format and dtype of x."""
-    dy = dy.to(x.dtype)
-    if channels_last:
-        return dy if _is_channels_last(dy) else dy.movedim(1, -1).contiguous().movedim(-1, 1)
-    return dy.contiguous()
-
-
-def float32(parameter: Tensor | None, x: Tensor) -> Tensor | None:
-    """A parameter as the kernels read it. Raises ValueError if it is not on the device of x."""
-    if parameter is not None and parameter.device != x.device:
-        raise ValueError(f"x is on {x.device}, a parameter on {parameter.device}: move the layer to the device of x")
-    if parameter is None or (parameter.dtype is torch.float32 and parameter.is_contiguous()):
-        return parameter
-    return parameter.detach().to(torch.float32).contiguous()
-
-
-def infer(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    extra: Tensor | None,
-    batch: Tensor | None,
-    row: int,
-    groups: int,
-    eps: float,
-    room: str,
-) -> Tensor:
+def infer(call: Call) -> Tensor:
     """y alone, of plain tensors in evaluation: forward without the dispatcher, which costs as much as a small map."""
-    x, channels_last = dense(x)
-    y = torch.empty_like(x)
-    parameters = (float32(weight, x), float32(bias, x), float32(extra, x))
-    of(x, room).forward(x, channels_last, row, groups, eps, batch is not None, *parameters, None, batch, y)
+    call = call.prepared()
+    y = torch.empty_like(call.x)
+    of(call).forward(call, call.batch is not None, None, y)
     return y
 
 
-def _forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    extra: Tensor | None,
-    batch: Tensor | None,
-    row: int,
-    groups: int,
-    eps: float,
-    room: str = "",
-) -> tuple[Tensor, Tensor, Tensor]:
-    x, channels_last = dense(x)
-    y, stats, taken = _forward_like(x, weight, bias, extra, batch, row, groups, eps)
-    moments = batch if batch is not None else (taken if of_batch(row) else None)
-    own = stats if of_sample(row) else None
-    parameters = (float32(weight, x), float32(bias, x), float32(extra, x))
-    of(x, room).forward(x, channels_last, row, groups, eps, batch is not None, *parameters, own, moments, y)
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    call = Call(*arguments).prepared()
+    y, stats, taken = _results(call)
+    given = call.batch is not None
+    if not given and of_batch(call.row):
+        call = call._replace(batch=taken)
+    of(call).forward(call, given, stats if of_sample(call.row) else None, y)
     return y, stats, taken
 
 
-def _forward_like(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    extra: Tensor | None,
-    batch: Tensor | None,
-    row: int,
-    groups: int,
-    eps: float,
-    room: str = "",
-) -> tuple[Tensor, Tensor, Tensor]:
-    n, c = x.shape[:2]
-    takes = batch is None and of_batch(row)
+def _results(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    n, c = call.x.shape[:2]
+    takes = call.batch is None and of_batch(call.row)
     return (
-        torch.empty_like(x),
-        x.new_empty((n, 2, c) if of_sample(row) else (0,), dtype=torch.float32),
-        x.new_empty((2, c) if takes else (0,), dtype=torch.float32),
+        torch.empty_like(call.x),
+        call.x.new_empty((n, 2, c) if of_sample(call.row) else (0,), dtype=torch.float32),
+        call.x.new_empty((2, c) if takes else (0,), dtype=torch.float32),
     )
 
 
-def _forward_fake(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _forward_like(dense(x)[0], *others)
+def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    call = Call(*arguments)
+    return _results(call._replace(x=dense(call.x)))
 
 
 def _backward(
@@ -165,38 +101,19 @@ def _backward(
     eps: float,
     batch_count: float,
     room: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, channels_last = dense(x)
-    dy = alike(dy, x, channels_last)
-    dx = torch.empty_like(x)
-    given = (weight, bias, extra)
-    found = [None if p is None else x.new_empty(p.shape, dtype=torch.float32) for p in given]
-    of(x, room).backward(
-        x,
-        channels_last,
-        row,
-        groups,
-        eps,
-        BOTH_PHASES,
-        batch_count,
-        dy,
-        *[float32(p, x) for p in given],
-        stats if of_sample(row) else None,
-        batch,
-        dx,
-        *found,
-        None,
-        None,
-    )
-    kept = [x.new_empty(0) if p is None or g is None else g.to(p.dtype) for p, g in zip(given, found, strict=True)]
-    return dx, kept[0], kept[1], kept[2]
+) -> tuple[Tensor, ...]:
+    call = Call(x, weight, bias, extra, batch, row, groups, eps, room).prepared()
+    gradients = Gradients.empty(call, dy, stats if of_sample(row) else None, batch_count)
+    of(call).backward(call, gradients)
+    kept = gradients.like((weight, bias, extra))
+    return (gradients.dx, *(x.new_empty(0) if g is None else g for g in kept))
 
 
 def _backward_fake(
     dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, extra: Tensor | None, *others: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     kept = [x.new_empty(0) if p is None else torch.empty_like(p) for p in (weight, bias, extra)]
-    return torch.empty_like(dense(x)[0]), kept[0], kept[1], kept[2]
+    return (torch.empty_like(dense(x)), *kept)
 
 
 for _key in ("CPU", "CUDA"):
@@ -209,11 +126,13 @@ torch.library.register_fake("evonorm::backward", _backward_fake, lib=_library)
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, extra, given, ctx.row, ctx.groups, ctx.eps, ctx.room = inputs
+    call = Call(*inputs)
     _, stats, taken = output
-    of = of_batch(ctx.row)
-    ctx.batch_count = float(x.numel() // x.shape[1]) if of and given is None else 0.0
-    ctx.save_for_backward(x, weight, bias, extra, stats, (taken if given is None else given) if of else None)
+    moments = (taken if call.batch is None else call.batch) if of_batch(call.row) else None
+    through = moments is not None and call.batch is None
+    ctx.row, ctx.groups, ctx.eps, ctx.room = call[5:]
+    ctx.batch_count = float(call.x.numel() // call.x.shape[1]) if through else 0.0
+    ctx.save_for_backward(call.x, *call.parameters, stats, moments)
     ctx.mark_non_differentiable(stats, taken)
     ctx.set_materialize_grads(False)
 

@@ -9,11 +9,11 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 from evonorm.layers.kernels.rows import ROWS
 
 INTERFACE = 2
@@ -86,50 +86,32 @@ def using(name: str) -> Iterator[None]:
         library.evonorm_choose(variants()[before])
 
 
-def forward(
-    x: Tensor, channels_last: bool, row: int, groups: int, eps: float, given: bool, *tensors: Tensor | None
-) -> None:
-    """Fills y, stats and batch; tensors: weight, bias, extra, stats, batch, y, each or None."""
-    _call("evonorm_forward", x, channels_last, row, groups, eps, (given,), (x, *tensors))
+def forward(call: Call, given: bool, stats: Tensor | None, y: Tensor | None) -> None:
+    """As Kernels has it."""
+    _call("evonorm_forward", call, (given,), (call.x, *call.parameters, stats, call.batch, y))
 
 
-def backward(
-    x: Tensor,
-    channels_last: bool,
-    row: int,
-    groups: int,
-    eps: float,
-    phases: int,
-    batch_count: float,
-    *tensors: Tensor | None,
-) -> None:
-    """Fills what is not input: dy, weight, bias, extra, stats, batch, dx, dweight, dbias, dextra, sums, totals."""
-    _call("evonorm_backward", x, channels_last, row, groups, eps, (phases, batch_count), (x, *tensors))
+def backward(call: Call, gradients: Gradients, phases: int = REDUCE | APPLY) -> None:
+    """As Kernels has it."""
+    dy, stats, batch_count, *filled = gradients
+    tensors = (call.x, dy, *call.parameters, stats, call.batch, *filled)
+    _call("evonorm_backward", call, (phases, batch_count), tensors)
 
 
-def _call(
-    name: str,
-    x: Tensor,
-    channels_last: bool,
-    row: int,
-    groups: int,
-    eps: float,
-    own: tuple[float, ...],
-    tensors: tuple[Any, ...],
-) -> None:
+def _call(name: str, call: Call, own: tuple[float, ...], tensors: tuple[Tensor | None, ...]) -> None:
     library, why = load()
     if library is None:
         raise RuntimeError(why)
-    shape = x.shape
+    shape = call.x.shape
     status = getattr(library, name)(
-        row,
-        x.dtype is torch.bfloat16,
-        channels_last,
+        call.row,
+        call.x.dtype is torch.bfloat16,
+        call.channels_last,
         shape[0],
         shape[1],
-        x.numel() // (shape[0] * shape[1]),
-        groups,
-        eps,
+        call.x.numel() // (shape[0] * shape[1]),
+        call.groups,
+        call.eps,
         torch.get_num_threads(),
         *own,
         *[None if tensor is None else tensor.data_ptr() for tensor in tensors],

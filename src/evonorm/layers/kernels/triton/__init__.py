@@ -1,4 +1,4 @@
-"""Fused GPU kernels in Triton: what they serve, and the two calls, with the arguments and results of kernels.library.
+"""Fused GPU kernels in Triton: what they serve, and the two calls.
 
 Under TRITON_INTERPRET=1, set before Triton is imported, they run on CPU tensors too, slowly, so that anybody can check
 them without a GPU. Triton is imported with the first call.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from evonorm.layers.kernels.rows import ROWS
+from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Found out at import: a compiler that traces `serves` cannot follow the search for a package.
@@ -34,14 +33,18 @@ def reason(device: torch.device) -> str | None:
     return None
 
 
-def forward(x: Tensor, channels_last: bool, row: int, groups: int, eps: float, given: bool, *tensors: Any) -> None:
-    """Fills y, stats and batch; tensors: weight, bias, extra, stats, batch, y, each or None.
-
-    stats: (N, 2, C), mean and variance in force at each channel of each sample: its group's, where a row has groups.
-    """
+def forward(call: Call, given: bool, stats: Tensor | None, y: Tensor | None) -> None:
+    """As Kernels has it. stats: (N, 2, C), mean and variance in force at each channel, which may be its group's."""
     from evonorm.layers.kernels.triton import launch
 
-    launch.forward(x, channels_last, ROWS[row], groups, eps, given, *tensors)
+    launch.forward(call, given, stats, y)
+
+
+def backward(call: Call, gradients: Gradients, phases: int = REDUCE | APPLY) -> None:
+    """As Kernels has it."""
+    from evonorm.layers.kernels.triton import launch
+
+    launch.backward(call, gradients, phases)
 
 
 def chosen(row: str, x: Tensor, channels_last: bool, groups: int, *, training: bool) -> dict[str, str]:
@@ -49,19 +52,3 @@ def chosen(row: str, x: Tensor, channels_last: bool, groups: int, *, training: b
     from evonorm.layers.kernels.triton import launch
 
     return launch.chosen(row, x, channels_last, groups, training=training)
-
-
-def backward(
-    x: Tensor,
-    channels_last: bool,
-    row: int,
-    groups: int,
-    eps: float,
-    phases: int,
-    batch_count: float,
-    *tensors: Any,
-) -> None:
-    """Fills what is not input: dy, weight, bias, extra, stats, batch, dx, dweight, dbias, dextra, sums, totals."""
-    from evonorm.layers.kernels.triton import launch
-
-    launch.backward(x, channels_last, ROWS[row], groups, eps, phases, batch_count, *tensors)

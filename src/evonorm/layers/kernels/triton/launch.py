@@ -1,4 +1,4 @@
-"""Which kernels run, in which order, over which memory: forward and backward, with the arguments of kernels.library.
+"""Which kernels run, in which order, over which memory, forward and backward.
 
 Nothing here reads from the device, and what is launched depends on sizes alone: a CUDA graph can capture it.
 """
@@ -11,39 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
+from evonorm.layers.kernels.rows import ROWS as NAMES
 from evonorm.layers.kernels.triton import meetings, passes, plan, whole
 from evonorm.layers.kernels.triton.plan import Sizes, Tiling
 from evonorm.layers.kernels.triton.rows import ROWS, Row
 from evonorm.layers.kernels.triton.tiles import ONE, OWN, SEVERAL
 
-REDUCE, APPLY = 1, 2
 COLUMNS = 8  # channels a program that goes through samples: 32 bytes, what memory is read by
 
 
-def forward(
-    x: Tensor,
-    channels_last: bool,
-    name: str,
-    groups: int,
-    eps: float,
-    given: bool,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    extra: Tensor | None,
-    stats: Tensor | None,
-    batch: Tensor | None,
-    y: Tensor | None,
-) -> None:
+def forward(call: Call, given: bool, stats: Tensor | None, y: Tensor | None) -> None:
     """Fills y, stats and, unless given, batch; of those each that is there."""
-    row, sizes = ROWS[name], sizes_of(ROWS[name], x, channels_last, groups)
-    layout = {"LAST": channels_last, "SAMPLE": row.sample, "BATCH": row.batch, "CENTRED": row.centred}
-    parameters = (x, weight, bias, extra, batch)
+    x, batch, row = call.x, call.batch, ROWS[NAMES[call.row]]
+    sizes = sizes_of(row, x, call.channels_last, call.groups)
+    layout = {"LAST": sizes.channels_last, "SAMPLE": row.sample, "BATCH": row.batch, "CENTRED": row.centred}
+    parameters = (x, *call.parameters, batch)
     takes_batch = row.batch and not given
     alone = plan.whole(sizes, plan.LIMITS, backward=False) if row.sample and not takes_batch else None
     with _on(x):
         if alone is not None:
             whole.whole_kernel[(sizes.n * alone.tiles,)](
-                *parameters, stats, y, sizes.c, sizes.s, sizes.c // sizes.groups, alone.units, alone.tiles, eps,
+                *parameters, stats, y, sizes.c, sizes.s, sizes.c // sizes.groups, alone.units, alone.tiles, call.eps,
                 VALUE=row.value, MEAN=not row.squares_alone, MODE=_mode(sizes, alone), HELD=alone.held,
                 **layout, **_tile(alone, 64 if alone.held else 16),
             )  # fmt: skip
@@ -60,7 +49,7 @@ def forward(
             )
         if y is not None:
             passes.apply_kernel[(sizes.n * cut.chunks * cut.tiles,)](
-                *parameters, stats, y, sizes.c, sizes.s, cut.units, cut.tiles, cut.chunks, cut.length, eps,
+                *parameters, stats, y, sizes.c, sizes.s, cut.units, cut.tiles, cut.chunks, cut.length, call.eps,
                 VALUE=row.value, **layout, **_tile(cut, 16),
             )  # fmt: skip
 
@@ -84,29 +73,11 @@ def _take_moments(row: Row, x: Tensor, stats: Tensor, sizes: Sizes, cut: Tiling)
     )  # fmt: skip
 
 
-def backward(
-    x: Tensor,
-    channels_last: bool,
-    name: str,
-    groups: int,
-    eps: float,
-    phases: int,
-    batch_count: float,
-    dy: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    extra: Tensor | None,
-    stats: Tensor | None,
-    batch: Tensor | None,
-    dx: Tensor,
-    dweight: Tensor | None,
-    dbias: Tensor | None,
-    dextra: Tensor | None,
-    sums: Tensor | None,
-    totals: Tensor | None,
-) -> None:
+def backward(call: Call, gradients: Gradients, phases: int) -> None:
     """Fills dx and the gradients that are there; in two phases, with sums and totals given, for replicas."""
-    row, sizes = ROWS[name], sizes_of(ROWS[name], x, channels_last, groups)
+    x, row = call.x, ROWS[NAMES[call.row]]
+    sizes = sizes_of(row, x, call.channels_last, call.groups)
+    dy, stats, batch_count, dx, dweight, dbias, dextra, sums, totals = gradients
     through = row.batch and batch_count > 0
     both = phases == REDUCE | APPLY
     alone = None
@@ -119,21 +90,21 @@ def backward(
     if through and totals is None:
         totals = x.new_empty((2, sizes.c), dtype=torch.float32)
     layout = {"SLOPE": row.slope, "SAMPLE": row.sample, "BATCH": row.batch, "CENTRED": row.centred}
-    layout |= {"SUMS": row.sums, "LAST": channels_last}
+    layout |= {"SUMS": row.sums, "LAST": sizes.channels_last}
     shares = {"EXTRA": row.extra, "FACTOR": row.extra_factor, "SCALED": row.extra_scaled}
-    inputs = (x, dy, weight, bias, extra, batch, stats)
+    inputs = (x, dy, *call.parameters, call.batch, stats)
     shape = (sizes.c, sizes.s)
     place = (cut.units, cut.tiles, cut.chunks, cut.length)
     grid = (sizes.n * cut.chunks * cut.tiles,)
     with _on(x):
         if alone is not None:
             whole.whole_backward_kernel[grid](
-                *inputs, dx, sums, *shape, sizes.c // sizes.groups, *place, eps,
+                *inputs, dx, sums, *shape, sizes.c // sizes.groups, *place, call.eps,
                 SUBTRACTS=row.subtracts, MODE=_mode(sizes, cut), HELD=cut.held, **layout, **shares,
                 **_tile(cut, 32 if cut.held else 8),
             )  # fmt: skip
         elif phases & REDUCE:
-            passes.sums_kernel[grid](*inputs, sums, *shape, *place, eps, **layout, **shares, **_tile(cut, 8))
+            passes.sums_kernel[grid](*inputs, sums, *shape, *place, call.eps, **layout, **shares, **_tile(cut, 8))
         if phases & REDUCE:
             meetings.columns_kernel[(plan.ceil(sizes.c, COLUMNS),)](
                 sums, dweight, dbias, dextra if row.extra else None, totals if through else None,
@@ -147,13 +118,13 @@ def backward(
             feedback = x.new_empty((sizes.n, 2, sizes.c), dtype=torch.float32)
             meeting = plan.meeting(sizes, plan.LIMITS, chunks=cut.chunks)
             meetings.meet_backward_kernel[(sizes.n * meeting.tiles,)](
-                weight, stats, sums, feedback, *shape, sizes.c // sizes.groups, meeting.units, meeting.tiles,
-                cut.chunks, eps,
+                call.weight, stats, sums, feedback, *shape, sizes.c // sizes.groups, meeting.units, meeting.tiles,
+                cut.chunks, call.eps,
                 CENTRED=row.centred, SUBTRACTS=row.subtracts, SUMS=row.sums, MODE=_mode(sizes, meeting),
                 ALIGN=meeting.align, CH=meeting.channels, K=plan.up(cut.chunks), num_warps=4,
             )  # fmt: skip
         passes.apply_backward_kernel[grid](
-            *inputs, sums, feedback, totals, dx, *shape, *place, eps, float(batch_count),
+            *inputs, sums, feedback, totals, dx, *shape, *place, call.eps, float(batch_count),
             THROUGH=through, K=plan.up(cut.chunks), **layout, **_tile(cut, 8),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "job.h"
-#include "vector.h"
+#include "lanes.h"
 
 namespace evonorm {
 namespace EVONORM_ISA {

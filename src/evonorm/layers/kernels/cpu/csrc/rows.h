@@ -1,5 +1,5 @@
 // The layers: what each does to a vector of values (or a pair of vectors), and what its derivative sums. Nothing here
-// knows of memory, threads or layout; skeleton.h does the rest alike for all.
+// knows of memory, threads or layout; forward.h and backward.h do the rest alike for all.
 //
 // Forward, y = value(x, k), with coefficients k made per channel. Backward, with dy the cotangent of y:
 // h = slope(x, dy, k, sums) and later dx = alpha * h + kappa * (x - centre) + lambda, where alpha is the channel's
@@ -10,7 +10,7 @@
 #include <float.h>
 #include <math.h>
 
-#include "vector.h"
+#include "sigmoid.h"
 
 namespace evonorm {
 namespace EVONORM_ISA {
@@ -38,6 +38,11 @@ struct Row {
 // Only the mean of squares is needed: it is taken as it is, so that one infinite value leaves the others finite.
 template <class R>
 constexpr bool squares_alone = !R::centred && R::extent != Extent::mixed;
+template <class R>
+constexpr bool of_batch = R::extent == Extent::batch || R::extent == Extent::mixed;
+// Statistics per sample are needed (BatchNorm needs them only on the way to the batch's).
+template <class R>
+constexpr bool of_sample = R::extent != Extent::batch;
 
 // What S0 is made of: gate = sigmoid(v * x), by coefficients k from v. The factor 1 / ln(2) of the exponent is part of
 // them, and x is bounded rather than v * x: the product is not needed by itself.

@@ -1,5 +1,6 @@
 // One variant of the kernels: this file is compiled once for each instruction set, as EVONORM_ISA.
-#include "skeleton.h"
+#include "backward.h"
+#include "forward.h"
 
 namespace evonorm {
 namespace EVONORM_ISA {
