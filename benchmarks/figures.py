@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evonorm.lab.analysis import answer, claims
 from evonorm.lab.analysis.comparison import Comparison, percent, read, summarize
-from evonorm.lab.pages import comparison_page
+from evonorm.lab.pages import page
 from evonorm.lab.records.report import REPORT_RUNS, Variant
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def _recorded(id: str, variant: Variant) -> str:
 
 def _here(found: Comparison, id: str, variant: Variant) -> str:
     cell = found.cell(id, variant)
-    parts = [percent(summarize(cell.last("val_accuracy")))]
+    parts = [percent(summarize(cell.last()))]
     for record in cell.with_status("stopped"):
         reached = record.metrics[-1]
         parts.append(f"stopped at epoch {reached['epoch']}, at {100 * reached['val_accuracy']:.1f}")
@@ -90,7 +90,7 @@ def filled(text: str, name: str, content: str) -> str:
 def pictures() -> None:
     """Draws the pictures that blocks show."""
     with tempfile.TemporaryDirectory() as folder:
-        comparison_page.draw(REPORT, Path(folder))
+        page.draw(REPORT, Path(folder))
         shutil.copy(Path(folder) / "overview.png", ROOT / "docs" / "results.png")
 
 

@@ -101,8 +101,6 @@ def _run(options: Any) -> int:
         chosen, Path(options.file), load=lambda source, task: load(source, console, task), sinks=wanted
     )
     with view.shown(console, Path(options.out)) as watch:
-        for note in chosen.sweep.notes:
-            watch.say(note)
         where = executor(options, target, trains=chosen.trains)
         out, seed, trials = Path(options.out), options.seed, options.trials
         result = drive(chosen.sweep, target, out, where, seed=seed, trials=trials, view=watch)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from evonorm.lab.bench.results import COPY, LATENCY, STEP, YARDSTICK, Compared
+from evonorm.lab.bench.results import COPY, LATENCY, STEP, YARDSTICK, Compared, by_table
 from evonorm.lab.bench.tables import TITLES
 from evonorm.lab.errors import UserError
 
@@ -30,11 +30,7 @@ def require_matplotlib() -> Any:
 
 def draw(compared: Iterable[Compared], path: Path, conditions: str) -> bool:
     """Writes the picture; False, and no file, where nothing was measured beside the base."""
-    figures: dict[tuple[str, str], list[Compared]] = {}
-    for each in compared:
-        if each.faster_than_batch_norm_relu is not None:
-            details = each.result.details
-            figures.setdefault((each.result.figure, f"{details['dtype']}, {details['format']}"), []).append(each)
+    figures = by_table(each for each in compared if each.faster_than_batch_norm_relu is not None)
     if not figures:
         return False
     names = list(dict.fromkeys(each.result.implementation for members in figures.values() for each in members))

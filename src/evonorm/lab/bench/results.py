@@ -104,6 +104,15 @@ def compare(results: Iterable[Result]) -> list[Compared]:
     return compared
 
 
+def by_table(compared: Iterable[Compared]) -> dict[tuple[str, str], list[Compared]]:
+    """In the order in which they were measured, by what a table or a panel shows: a figure; dtype and format."""
+    found: dict[tuple[str, str], list[Compared]] = {}
+    for each in compared:
+        details = each.result.details
+        found.setdefault((each.result.figure, f"{details['dtype']}, {details['format']}"), []).append(each)
+    return found
+
+
 class JsonLines:
     """A file of JSON lines, written anew; None writes nowhere."""
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from evonorm.lab.bench.results import LATENCY, STEP, YARDSTICK, Compared, Result
+from evonorm.lab.bench.results import LATENCY, STEP, YARDSTICK, Compared, Result, by_table
 
 MIB = 2**20
 LOG_COLUMNS = 120  # a log has no width of its own, and a table cut to 80 columns has lost its figures
@@ -32,14 +32,8 @@ def make_console() -> Console:
 
 def tables(compared: Iterable[Compared], *, width: int = LOG_COLUMNS) -> list[Table]:
     """The results as tables, in the order in which they were measured; below 100 columns without the spread."""
-    grouped: dict[tuple[str, str], list[Compared]] = {}
-    for each in compared:
-        details = each.result.details
-        key = each.result.figure, f"{details['dtype']}, {details['format']}"
-        grouped.setdefault(key, []).append(each)
-    return [
-        _table(figure, conditions, members, narrow=width < NARROW) for (figure, conditions), members in grouped.items()
-    ]
+    narrow = width < NARROW
+    return [_table(figure, conditions, m, narrow=narrow) for (figure, conditions), m in by_table(compared).items()]
 
 
 def explanation() -> str:

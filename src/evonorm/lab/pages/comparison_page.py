@@ -69,11 +69,6 @@ def _grid(comparison: Comparison, found: Iterable[Record]) -> Grid:
     return Grid(header, tuple(rows))
 
 
-def draw(runs: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
-    """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
-    return pictures.write(charts(runs, name), out, kind)
-
-
 def charts(runs: Path, name: str | None = None) -> dict[str, Chart]:
     """The page's charts by the name of a file. Raises as render does."""
     found = read(runs, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.analysis.trials import Trials
 from evonorm.lab.experiments import catalogue
 from evonorm.lab.experiments.experiment import Experiment
-from evonorm.lab.pages import html, lines, pictures
+from evonorm.lab.pages import html, lines
+from evonorm.lab.pages.charts import Chart
 from evonorm.lab.records import export, listings
 
 LISTINGS = "*-*-*.json"
@@ -38,11 +40,10 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
     )
 
 
-def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
-    """Writes the charts as one picture into the folder `out`, and returns its path. Raises as render does."""
+def charts(folder: Path, name: str | None = None) -> dict[str, Sequence[Chart]]:
+    """The charts, which share a legend, as one picture. Raises as render does."""
     experiment, found = read(folder / (name or ""))
-    path = out / f"{experiment.name}.{kind}"
-    return [pictures.together([lines.chart(found, panel) for panel in experiment.analyse(found).panels], path)]
+    return {experiment.name: [lines.chart(found, panel) for panel in experiment.analyse(found).panels]}
 
 
 def read(listing: Path) -> tuple[Experiment, Trials[Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Protocol
 
 from evonorm.lab.errors import UserError
-from evonorm.lab.pages import comparison_page, experiment_page, runs_page, sweep_page
+from evonorm.lab.pages import comparison_page, experiment_page, pictures, runs_page, sweep_page
+from evonorm.lab.pages.charts import Chart
 from evonorm.lab.records import listings, run_files
 from evonorm.lab.records.run_files import Unread
 
@@ -22,11 +24,8 @@ class Kind(Protocol):
         Raises UserError if there is nothing to show.
         """
 
-    def draw(self, folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
-        """Writes the page's charts as pictures, `png` or `svg`, into the folder `out`, and returns their paths.
-
-        Raises as render.
-        """
+    def charts(self, folder: Path, name: str | None = None) -> Mapping[str, Chart | Sequence[Chart]]:
+        """The page's charts by the name of a picture's file; see pictures.write. Raises as render."""
 
 
 # A folder of several kinds is of the first; then come experiments, by their listings; one of none is a folder of runs.
@@ -63,7 +62,7 @@ def draw(folder: Path, out: Path, *, comparison: str | None = None, kind: str = 
     try:
         out.mkdir(parents=True, exist_ok=True)
         drawn_by, name = _drawn_by(folder, comparison)
-        return drawn_by.draw(folder, out, name, kind)
+        return pictures.write(drawn_by.charts(folder, name), out, kind)
     except OSError as error:
         raise UserError(f"cannot write pictures to {out}: {error.strerror}; choose another --{kind}") from error
 

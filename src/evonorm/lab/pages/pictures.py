@@ -6,7 +6,6 @@ import html
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,27 +28,20 @@ LETTERS, BEFORE, LINE = 8, 0.65, 0.17
 MOST_LETTERS = 240
 
 
-def write(charts: Mapping[str, Chart], folder: Path, kind: str = "png") -> list[Path]:
-    """Draws each chart into `folder`, which is there, as its name and `.png` or `.svg`.
+def write(charts: Mapping[str, Chart | Sequence[Chart]], folder: Path, kind: str = "png") -> list[Path]:
+    """Draws each chart into `folder`, which is there, as its name and `.png` or `.svg`; returns the paths.
 
-    Raises OSError if it cannot be written.
+    Several charts of one name share a legend: they are the panels of one picture. Raises OSError if it cannot be
+    written.
     """
-    with _look():
-        return [_draw([chart], folder / f"{name}.{kind}") for name, chart in charts.items()]
-
-
-def together(charts: Sequence[Chart], path: Path) -> Path:
-    """Draws charts that share a legend as the panels of one picture, and returns its path. Raises as write does."""
-    with _look():
-        return _draw(charts, path)
-
-
-def _look() -> AbstractContextManager[None]:
-    """A name is text, whatever dollars it has; and the same chart is the same file."""
     from matplotlib import rc_context
 
-    letters: Any = {"text.parse_math": False, "font.size": 9, "text.color": INK, "axes.labelcolor": INK}
-    return rc_context(letters | {"svg.hashsalt": "0"})
+    # A name is text, whatever dollars it has; and the same chart is the same file.
+    look: Any = {"text.parse_math": False, "font.size": 9, "text.color": INK, "axes.labelcolor": INK}
+    with rc_context(look | {"svg.hashsalt": "0"}):
+        return [
+            _draw([one] if isinstance(one, Chart) else one, folder / f"{name}.{kind}") for name, one in charts.items()
+        ]
 
 
 def file_name(text: str, taken: Sequence[str] = ()) -> str:

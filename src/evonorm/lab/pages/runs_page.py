@@ -59,12 +59,7 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
     )
 
 
-def draw(folder: Path, out: Path, name: str | None = None, kind: str = "png") -> list[Path]:
-    """Writes the page's charts as pictures into the folder `out`, and returns their paths. Raises as render does."""
-    return pictures.write(charts(folder), out, kind)
-
-
-def charts(folder: Path) -> dict[str, Chart]:
+def charts(folder: Path, name: str | None = None) -> dict[str, Chart]:
     """The page's charts by the name of a file. Raises as render does."""
     named: dict[str, Chart] = {}
     rankings = plain_runs.read(folder).rankings

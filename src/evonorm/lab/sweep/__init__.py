@@ -50,6 +50,4 @@ def run(
     executor = executors.make(target, workers=workers, ray=ray)
     console = Console(quiet=not show)
     with view.shown(console, Path(out)) as watch:
-        for note in sweep.notes:
-            watch.say(note)
         return drive(sweep, target, Path(out), executor, seed=seed, trials=trials, view=watch)

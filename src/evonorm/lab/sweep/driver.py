@@ -123,7 +123,9 @@ class _Driver(Work[Trial]):
         self._journal.close()
 
     def begin(self) -> list[Trial]:
-        """Tells that it goes on, and returns the trials that wait."""
+        """Tells that it goes on, and how its file was taken, and returns the trials that wait."""
+        for note in self._sweep.notes:
+            self._view.say(note)
         self._view.begin(self._sweep, self._limit, self._journal.trials)
         return [trial for trial in self._journal.trials.values() if not trial.ended]
 
