@@ -187,6 +187,10 @@ def test_one_seed_of_what_is_not_counted_tells_nothing_apart(compared: Path) -> 
     alone = layers.compared(replace(found, points=points))
     assert all(finding.answer.startswith("no winner: ") for finding in alone.findings)
     assert "Noise: unknown with one seed" in alone.method
+    one, other = (points[layer][0] for layer in ("evonorm-s0", "none"))
+    gap = replace(found, points=points).gap(one, other)
+    assert str(gap) == f"{255 * (one.mean - other.mean):+.4g} ± unknown"
+    assert (gap.better, gap.worse) == (False, False)
 
 
 def test_two_tasks_on_the_same_data_are_two_lists(folder: Path, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ class Gap:
         return self.metric.above(0.0, self.value) and abs(self.value) > self.error
 
     def __str__(self) -> str:
-        return f"{self.plain('+')} ± {self.metric.figure(self.error)}"
+        error = "unknown" if math.isinf(self.error) else self.metric.figure(self.error)
+        return f"{self.plain('+')} ± {error}"
 
     def plain(self, sign: str = "") -> str:
         """Without the interval. sign: `+` for one at either kind of number."""
