@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = _normalized(given)
         if arguments[:1] == ["train"]:
             for file in config_file.given_in(arguments):
-                config_file.check(file, train.names())
+                config_file.check(file, train.names(arguments))
         parsed = build_parser(given).parse_args(arguments)
         command = parsed.subcommand
         options = parsed[command]
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser(given: Sequence[str] = ()) -> Parser:
-    """The parser of every command. given: the command line, where an experiment of the user's own is named."""
+    """The parser of every command. given: the command line, where what it names has options of its own."""
     parser = Parser(
         prog="evonorm",
         version=__version__,
@@ -88,7 +88,8 @@ def build_parser(given: Sequence[str] = ()) -> Parser:
     )
 
     reproduce.add(commands, given)
-    for module in (train, sweep, results, layers):
+    train.add(commands, given)
+    for module in (sweep, results, layers):
         module.add(commands)
     return parser
 

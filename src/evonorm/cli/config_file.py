@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from evonorm.cli.parsing import given_to
 from evonorm.lab.errors import UserError
 from evonorm.spelling import meant
 
@@ -14,8 +14,18 @@ _REMEDY = "--config takes a YAML file such as `layer: bn-relu`, a name of `evono
 
 def given_in(arguments: Sequence[str]) -> list[Path]:
     """The files that a command line names with --config."""
-    after = [Path(word) for option, word in itertools.pairwise(arguments) if option == "--config"]
-    return after + [Path(word.partition("=")[2]) for word in arguments if word.startswith("--config=")]
+    return [Path(word) for word in given_to("--config", arguments)]
+
+
+def task_of(path: Path) -> list[str]:
+    """The task that the file names, if it does and can be read."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []  # `check` says it
+    return [str(content["task"])] if isinstance(content, dict) and "task" in content else []
 
 
 def check(path: Path, names: Collection[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 import textwrap
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -83,6 +85,12 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         parser = getattr(ex, "subcommand_parser", None) or self
         print(f"evonorm: {_in_words(parser, message)}", file=sys.stderr)
         sys.exit(2)
+
+
+def given_to(option: str, words: Sequence[str]) -> list[str]:
+    """The values that a command line gives to an option, before it is parsed: it may decide what else there is."""
+    after = [word for before, word in itertools.pairwise(words) if before == option]
+    return after + [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
 
 
 def hyphened(option: str) -> str:

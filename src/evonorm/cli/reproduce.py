@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from evonorm.cli.common import (
     say_unread,
     sinks,
 )
-from evonorm.cli.parsing import Parser
+from evonorm.cli.parsing import Parser, given_to
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import catalogue
 from evonorm.lab.experiments.experiment import Axis, Experiment
@@ -82,7 +81,7 @@ def run(options: Any) -> int:
     console = Console()
     out = Path(options.out)
     check_place(out)
-    dataset = load(options.data, console, tasks.get(experiment.task))
+    dataset = load(options.data, console, tasks.find(experiment.task))
     planned = plan(experiment, dataset, out, budget=options.budget, data=options.data, asked=asked, seeds=options.seeds)
     reproduce(
         planned,
@@ -105,8 +104,7 @@ def run(options: Any) -> int:
 
 def _own(given: Sequence[str]) -> list[Experiment]:
     """The user's experiment, where the command line names one by its file."""
-    names = [after for before, after in pairwise(given) if before == "--experiment"]
-    names += [word.partition("=")[2] for word in given if word.startswith("--experiment=")]
+    names = given_to("--experiment", given)
     return [catalogue.find(name) for name in names[-1:] if name.endswith(".py")]
 
 

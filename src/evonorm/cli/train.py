@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evonorm.cli import config_file
 from evonorm.cli.common import (
     DIVERGED,
     FAILED,
@@ -18,8 +20,10 @@ from evonorm.cli.common import (
     require_folder,
     sinks,
 )
-from evonorm.cli.parsing import Parser
+from evonorm.cli.parsing import Parser, given_to
 from evonorm.lab.errors import UserError
+from evonorm.lab.jobs import training_job
+from evonorm.lab.training import tasks
 from evonorm.lab.training.config import Seeds, TrainConfig
 
 if TYPE_CHECKING:
@@ -30,8 +34,8 @@ if TYPE_CHECKING:
 _SEEDS = tuple(field.name for field in fields(Seeds))
 
 
-def add(commands: Any) -> None:
-    """Adds the command."""
+def add(commands: Any, given: Sequence[str] = ()) -> None:
+    """Adds the command. given: the command line, which may name a task with options of its own."""
     train = Parser(
         description="Train a network once, by default Mini Inception. The run's folder below --out is named by its "
         "configuration: the same command resumes a stopped run and does not repeat a finished one. "
@@ -39,7 +43,9 @@ def add(commands: Any) -> None:
         example="evonorm train --data digits --layer evonorm-s0 --groups 8 --epochs 3",
     )
     train.add_argument("--config", action="config", help="YAML file with any of the options below")
-    train.add_class_arguments(TrainConfig, as_group=False, skip={"seeds"})
+    train.add_class_arguments(TrainConfig, as_group=False, skip={"seeds", "options"})
+    if own := _task_of(given).options:
+        train.add_class_arguments(own, "options")
     train.add_argument("--seed", type=int | None, default=None, help="all the seeds below at once; default: 0")
     for name in _SEEDS:
         help = field_help(name, of=Seeds)
@@ -67,18 +73,25 @@ def add(commands: Any) -> None:
     commands.add_subcommand("train", train, help="one training run")
 
 
-def names() -> list[str]:
-    """The names that a file given with --config may hold."""
-    config = [field.name for field in fields(TrainConfig) if field.name != "seeds"]
-    seeds = ["seed", *(f"seeds.{name}" for name in _SEEDS)]
-    return [*config, *seeds, "out", "for", "wandb", "tensorboard", "profile", "profile_json"]
+def names(given: Sequence[str]) -> list[str]:
+    """The names that a file given with --config may hold. given: the command line."""
+    own = ["seed", "out", "for", "wandb", "tensorboard", "profile", "profile_json"]
+    return [*training_job.names(_task_of(given)), *own]
+
+
+def _task_of(given: Sequence[str]) -> tasks.Task:
+    """The task that a command line of `train` names, by itself or in a file given with --config."""
+    if given[:1] != ["train"]:
+        return tasks.CLASSIFICATION
+    named = [name for file in config_file.given_in(given) for name in config_file.task_of(file)]
+    return tasks.find([tasks.DEFAULT, *named, *given_to("--task", given)][-1])
 
 
 def run(options: Any) -> int:
     """Runs it; the exit code."""
     from rich.console import Console
 
-    from evonorm.lab.training import replicas, tasks
+    from evonorm.lab.training import replicas
     from evonorm.lab.training.progress import shown
     from evonorm.lab.training.sinks import Recording, Wanted
     from evonorm.lab.training.training import check, train
@@ -91,7 +104,9 @@ def run(options: Any) -> int:
     profile_steps, profile_json = values.pop("profile"), values.pop("profile_json")
     seed, seeds = values.pop("seed") or 0, values.pop("seeds")
     given = {name: seed if value is None else value for name, value in seeds.items()}
-    config = TrainConfig(**values, seeds=Seeds(**given))
+    task = tasks.find(values.pop("task"))
+    own = task.options(**values.pop("options")) if task.options else None
+    config = TrainConfig(**values, task=task.name, options=own, seeds=Seeds(**given))
     if profile_json is not None and profile_steps is None:
         raise UserError(f"--profile-json {profile_json} needs --profile")
     if profile_steps is not None and profile_steps < 1:
@@ -102,7 +117,7 @@ def run(options: Any) -> int:
         console = Console(quiet=not group.first)
         try:
             check(config, out if profile_steps is None else None)
-            dataset = group.in_turn(lambda: load(config.data, console, tasks.get(config.task)))
+            dataset = group.in_turn(lambda: load(config.data, console, task))
             if profile_steps is not None:
                 return _profile(config, dataset, console, profile_steps, profile_json)
             shown_in = wanted if group.first else Wanted()

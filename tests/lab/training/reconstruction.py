@@ -8,18 +8,16 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from evonorm import NormActivation
-from evonorm.lab.data.sets import ImageDataset
 from evonorm.lab.training import tasks
-from evonorm.lab.training.config import TrainConfig
-from evonorm.lab.training.tasks.work import Work
+from evonorm.lab.training.tasks.image_work import ImageWork
 
 
-class Reconstruction(Work):
+class Reconstruction(ImageWork):
     """Output: the images again, (N, 3, H, W)."""
 
-    def network(self, config: TrainConfig, dataset: ImageDataset) -> nn.Module:
+    def network(self) -> nn.Module:
         """Eight numbers for each 4x4 pixels."""
-        layer = NormActivation(8, config.layer, groups=config.groups or 1)
+        layer = NormActivation(8, self.config.layer, groups=self.config.groups or 1)
         return nn.Sequential(nn.Conv2d(3, 8, 4, 4), layer, nn.ConvTranspose2d(8, 3, 4, 4))
 
     def loss(self, output: Any, images: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:

@@ -15,6 +15,7 @@ OTHER = {
     "formula": "x * weight + bias",
     "model": "resnet18",
     "plain_norms": "affine",
+    "freeze_norms": True,
     "layer": "bn-relu",
     "groups": 8,
     "norm_eps": 0.5,
@@ -48,7 +49,8 @@ OTHER = {
 
 
 def test_every_field_but_place_and_device_changes_the_name() -> None:
-    assert {field.name for field in fields(TrainConfig)} == {*OTHER, "data", "device"}
+    """A task's own options: see test_own_tasks."""
+    assert {field.name for field in fields(TrainConfig)} == {*OTHER, "data", "device", "options"}
     found = {run_name(replace(BASE, **{name: value}), "f") for name, value in OTHER.items()}
     assert len(found | {run_name(BASE, "f"), run_name(BASE, "g")}) == len(OTHER) + 2
     assert run_name(replace(BASE, data="elsewhere.zip", device="cuda"), "f") == run_name(BASE, "f")

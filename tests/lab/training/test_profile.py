@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from evonorm import NormActivation, cli
 from evonorm.lab.errors import UserError
-from evonorm.lab.training import inputs, optimizers, profile
+from evonorm.lab.training import optimizers, profile
 from evonorm.lab.training.config import TrainConfig
+from evonorm.lab.training.tasks import image_work
 from tests.lab.pictures import pictures
 
 CONFIG = TrainConfig(layer="bn-relu", batch_size=4, precision="fp32", device="cpu", augment=True)
@@ -94,8 +95,8 @@ def test_a_slow_stage_shows_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(where, name, slowed)
 
     delays = {"data": 0.05, "augmentation": 0.06, "gradient check": 0.07, "optimizer": 0.08, "rest": 0.09}
-    slow("data", inputs.ImageInputs, "_float")
-    slow("augmentation", inputs, "augment")
+    slow("data", image_work.ImageData, "floats")
+    slow("augmentation", image_work, "augment")
     slow("gradient check", nn.utils, "get_total_norm")
     slow("optimizer", optimizers.SGD, "_update")
     slow("rest", profile._Sampler, "step")

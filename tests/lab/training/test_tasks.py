@@ -76,7 +76,7 @@ def test_it_is_trained_and_its_best_is_the_lowest(folder: Path) -> None:
 def test_the_error_is_what_the_saved_network_makes(folder: Path) -> None:
     record = found(folder, 0.1)
     state = torch.load(folder / record.name / "checkpoint.pt", weights_only=True)["model"]
-    network = RECONSTRUCTION.work().network(CONFIG, pictures())
+    network = RECONSTRUCTION.work_class(CONFIG, pictures(), torch.device("cpu"), folder).network()
     network.load_state_dict(state)
     images = torch.from_numpy(pictures().test_images).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
@@ -266,7 +266,7 @@ def test_worker_processes_learn_it(tmp_path: Path) -> None:
     ("task", "message"),
     [
         (tasks.Task("classification", (tasks.LOSS, ERROR), ERROR, RECONSTRUCTION.work), "already"),
-        (tasks.Task("another", (tasks.LOSS,), ERROR, RECONSTRUCTION.work), "hold the goal 'error'"),
+        (tasks.Task("another", (tasks.LOSS,), ERROR, RECONSTRUCTION.work), "hold the goal 'error', of validation"),
         (tasks.Task("another", (ERROR,), ERROR, RECONSTRUCTION.work), "begin with the loss"),
     ],
 )

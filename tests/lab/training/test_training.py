@@ -184,7 +184,7 @@ def test_divergence_stops_at_once_and_is_diagnosed(tmp_path: Path) -> None:
 def test_standardized_input_has_mean_0_and_deviation_1(tmp_path: Path) -> None:
     config, device = training.resolve(replace(CONFIG, standardize=True))
     run = Run(config, pictures(), _folder(tmp_path), device, Silent())
-    images = run.inputs.as_input(run.inputs.train.pixels)
+    images = run.work.scaled(run.work.floats(run.work.train_set.pixels))
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(images.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
     flat = replace(pictures(), train_images=np.zeros((64, 32, 32, 3), np.uint8))

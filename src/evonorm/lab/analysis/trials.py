@@ -259,7 +259,7 @@ def read(
 
 def _value(record: Record) -> float | None:
     """None for a run that diverged, in training or in its last validation."""
-    lost = record.status != "finished" or outcomes.last(record).get(tasks.LOSS.key()) is None
+    lost = record.status != "finished" or outcomes.last(record).get(tasks.LOSS.key(), 0.0) is None
     return None if lost else outcomes.reached(record)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
-import traceback
 from pathlib import Path
 
+from evonorm.lab import python_file
 from evonorm.lab.errors import UserError
 from evonorm.lab.experiments import architectures, batch_size, learning_rate, report
 from evonorm.lab.experiments.experiment import Axis, Budget, Cell, Experiment, Images, of
@@ -57,11 +56,7 @@ def find(name: str) -> Experiment:
         )
     if not path.is_file():
         raise UserError(f"there is no file {name}; an experiment of your own is a Python file with one Experiment")
-    try:
-        content = runpy.run_path(str(path))
-    except Exception as error:
-        told = "".join(traceback.format_exception_only(error)).strip()
-        raise UserError(f"{name} could not be run: {told}") from error
+    content = vars(python_file.run(python_file.read(name)))
     own = [value for value in content.values() if isinstance(value, Experiment) and value not in EXPERIMENTS.values()]
     if len(own) != 1:
         raise UserError(f"{name} must define one Experiment, got {len(own)}; see evonorm.lab.experiments.experiment")

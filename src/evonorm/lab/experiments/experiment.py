@@ -106,8 +106,8 @@ class Experiment:
 
     question: what it asks, for `--help`. config: of a cell, given how many images the budget leaves. lane: the axis
     whose values are compared, which runs fastest. place: a cell's place, that of the other axes. seeds: unless asked
-    otherwise. label: what a run stands for, of the cells that come to it. task: what its runs are trained for.
-    analyse: what the runs say. listing: the listing's name, where it is not the experiment's.
+    otherwise. label: what a run stands for, of the cells that come to it. task: what its runs are trained for, a
+    name or a Python file. analyse: what the runs say. listing: the listing's name, where it is not the experiment's.
     """
 
     name: str

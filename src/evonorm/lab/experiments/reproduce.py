@@ -50,11 +50,12 @@ def plan(
     chosen = experiment.budget(budget)
     images = Images(*listings.budget_images(dataset, chosen))
     runs: dict[str, PlannedRun] = {}
+    task = tasks.find(experiment.task).name
     for cell in experiment.cells(asked, seeds):
         config = replace(experiment.config(cell, chosen, images), data=data)
-        if config.task not in (tasks.DEFAULT, experiment.task):
+        if config.task not in (tasks.DEFAULT, task):
             raise UserError(f"{experiment.name} has runs of task {config.task}: say Experiment(task={config.task!r})")
-        config = replace(config, task=experiment.task)
+        config = replace(config, task=task)
         name = run_folder(config, dataset, out).name
         # What this process knows travels to those that train: another's choice would be another run.
         resolved = resolve(config)[0]
@@ -102,9 +103,8 @@ def _reproduce(
         one.name: tuple(dict.fromkeys(listings.describe(plan.listing, e) for e in one.entries)) for one in plan.runs
     }
     sinks = sinks.of(group=plan.listing.stem, job_type="reproduce", tags_by_run=tags)
-    sources = {run.config.data for run in plan.runs}
-    target = Training({"task": plan.experiment.task}, dataset.fingerprint, sinks, sources)
-    executor = executor_of(target)
+    sources = {(run.config.task, run.config.data) for run in plan.runs}
+    executor = executor_of(Training({}, dataset.fingerprint, sinks, sources))
     what = f"{plan.experiment.what}, {plan.budget.name}"
     campaign.run(plan.runs, out, executor, Board(console, plan.runs, what))
     listings.write(plan.listing, dataset, plan.budget, entries, plan.experiment.described())

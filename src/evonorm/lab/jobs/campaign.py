@@ -215,9 +215,9 @@ def _measured(runs: Iterable[PlannedRun], *, narrow: bool) -> dict[str, str]:
     """Of the runs' tasks, columns and what they show: the goal, and in a wide table all that was validated."""
     found: dict[str, str] = {}
     for task in {one.task.name: one.task for one in runs}.values() or [tasks.CLASSIFICATION]:
-        shown = [] if narrow else [(task.goal, "train")]
+        shown = [] if narrow or task.goal not in task.measured_on("train") else [(task.goal, "train")]
         shown += [(task.goal, "val")]
-        shown += [] if narrow else [(metric, "val") for metric in task.metrics if metric != task.goal]
+        shown += [] if narrow else [(metric, "val") for metric in task.measured_on("val") if metric != task.goal]
         found |= {f"{split} {metric.short or metric.name}": metric.key(split) for metric, split in shown}
     return found
 

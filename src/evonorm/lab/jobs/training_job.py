@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import types
 import typing
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from evonorm.lab.data.sets import Dataset
 
 MOVED_SECONDS = 1.0
+# A task's name, and what `data` is.
+Source = tuple[str, str | None]
 
 
 class Training:
@@ -30,7 +31,8 @@ class Training:
 
     fixed: values of TrainConfig fields for every trial. fingerprint: of the data, for a repeated command to agree with.
     sinks: where else the runs are shown.
-    sources: what `data` is in any trial; where nodes do not see this machine's disk, the images of these travel.
+    sources: what task and `data` are in any trial; where nodes do not see this machine's disk, the images of these
+    travel.
     """
 
     resumes = True
@@ -41,19 +43,19 @@ class Training:
         fixed: Mapping[str, Any],
         fingerprint: str,
         sinks: Wanted | None = None,
-        sources: Iterable[str | None] = (),
+        sources: Iterable[Source] = (),
     ) -> None:
         self._fixed, self._fingerprint, self._sinks = dict(fixed), fingerprint, sinks or Wanted()
         self._sources = tuple(sources)
-        self._datasets: dict[tuple[str, str | None], Dataset] = {}
+        self._datasets: dict[Source, Dataset] = {}
         self._tasks = tasks.added()
 
-    def cargo(self) -> dict[tuple[str, str | None], Dataset]:
+    def cargo(self) -> dict[Source, Dataset]:
         """See Carrying."""
-        task = tasks.of(self._fixed)
-        return {(task.name, source): task.load(source, print) for source in self._sources}
+        known = [(tasks.find(task), data) for task, data in self._sources]
+        return {(task.name, data): task.load(data, print) for task, data in known}
 
-    def unload(self, cargo: dict[tuple[str, str | None], Dataset]) -> None:
+    def unload(self, cargo: dict[Source, Dataset]) -> None:
         """See Carrying."""
         self._datasets = cargo
 
@@ -135,12 +137,14 @@ class _Watch(Silent):
 
 def config_of(parameters: Mapping[str, Any]) -> TrainConfig:
     """The run these parameters mean. Raises UserError naming a parameter that is unknown or does not fit."""
-    seeds: dict[str, Any] = {}
-    values: dict[str, Any] = {}
-    for name, value in flat(parameters).items():
-        of_seeds = name.startswith("seeds.")
-        (seeds if of_seeds else values)[name.removeprefix("seeds.")] = coerced(name, value)
-    return TrainConfig(**values, seeds=Seeds(**seeds))
+    given = flat({name: value for name, value in parameters.items() if (name, value) != ("options", None)})
+    task = tasks.find(coerced("task", given.pop("task", tasks.DEFAULT)))
+    parts: dict[str, dict[str, Any]] = {"": {}, "seeds": {}, "options": {}}
+    for name, value in given.items():
+        above, _, field = name.rpartition(".")
+        parts.setdefault(above, {})[field] = coerced(name, value, task)
+    options = task.options(**parts["options"]) if task.options else None
+    return TrainConfig(**parts[""], task=task.name, seeds=Seeds(**parts["seeds"]), options=options)
 
 
 def check_names(config: TrainConfig) -> None:
@@ -152,32 +156,39 @@ def check_names(config: TrainConfig) -> None:
 
             table.get(config.layer)
         if config.model != TrainConfig.model:
-            task.work().known(config.model)
+            task.work_class.known(config.model)
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
-def names() -> list[str]:
-    """Every parameter that training knows."""
-    fields = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "seeds"]
-    return fields + [f"seeds.{field.name}" for field in dataclasses.fields(Seeds)]
+def names(task: tasks.Task = tasks.CLASSIFICATION) -> list[str]:
+    """Every parameter that training knows, with the task's own."""
+    return list(_hints(task))
 
 
-def types_of(name: str) -> tuple[Any, ...]:
+def types_of(name: str, task: tasks.Task = tasks.CLASSIFICATION) -> tuple[Any, ...]:
     """What a parameter may be. Raises UserError for one that training does not know."""
-    owner, field = (Seeds, name[6:]) if name.startswith("seeds.") else (TrainConfig, name)
-    hint = typing.get_type_hints(owner).get(field)
-    if hint is None or name == "seeds":
-        raise UserError(f"training has no parameter {name!r}{meant(name, names())}; it knows {', '.join(names())}")
+    found = _hints(task)
+    if name not in found:
+        raise UserError(f"training has no parameter {name!r}{meant(name, found)}; it knows {', '.join(found)}")
+    hint = found[name]
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def coerced(name: str, value: Any) -> Any:
+def _hints(task: tasks.Task) -> dict[str, Any]:
+    """Every parameter's type; parts of a configuration are told by their fields."""
+    owners: list[tuple[str, type[Any]]] = [("", TrainConfig), ("seeds.", Seeds)]
+    owners += [("options.", task.options)] if task.options else []
+    found = {f"{above}{name}": hint for above, owner in owners for name, hint in typing.get_type_hints(owner).items()}
+    return {name: hint for name, hint in found.items() if name not in ("seeds", "options")}
+
+
+def coerced(name: str, value: Any, task: tasks.Task = tasks.CLASSIFICATION) -> Any:
     """`value` as the parameter takes it: "1e-5" as a number, 3.0 as an integer, "true" as a switch.
 
     Raises UserError for a name that training does not know, or a value that does not fit.
     """
-    kinds = types_of(name)
+    kinds = types_of(name, task)
     if value is None and type(None) in kinds:
         return None
     for kind in kinds:

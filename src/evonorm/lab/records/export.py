@@ -6,9 +6,9 @@ Columns have fixed names, order and types, those of the metrics by the tasks of 
 runs:    run, experiments, status, epochs_done, seconds, parameters, diagnosis, error, data.*, config.*, best.*, last.*
 epochs:  run, epoch and the metrics of an epoch
 
-best.*: the epoch that is best by the goal of the run's task. config.* are the fields of
-TrainConfig, seeds as config.seeds.*. experiments: what a run stands for in experiments of `reproduce`, as in "b0
-intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
+best.*: the epoch that is best by the goal of the run's task. config.* are the fields of TrainConfig, seeds as
+config.seeds.*, what is the task's own as config.options.*. experiments: what a run stands for in experiments of
+`reproduce`, as in "b0 intended; s0-g8 intended" or "batch-size evonorm-s0 16": see listings.describe.
 """
 
 from __future__ import annotations
@@ -112,11 +112,14 @@ def run_columns(configs: Iterable[Mapping[str, Any]]) -> dict[str, type]:
 
     configs: of the runs, for their tasks.
     """
+    configs = list(configs)
     of_epoch = _epoch(configs)
     columns = {f"data.{name}": kind for name, kind in _DATA.items()}
     for owner, above in ((TrainConfig, "config."), (Seeds, "config.seeds.")):
         hints = typing.get_type_hints(owner)
-        columns |= {above + f.name: kind_of(hints[f.name]) for f in dataclasses.fields(owner) if f.name != "seeds"}
+        fields = [field.name for field in dataclasses.fields(owner) if field.name not in ("seeds", "options")]
+        columns |= {above + name: kind_of(hints[name]) for name in fields}
+    columns |= inferred((flat(config, "config.") for config in configs), "config.options.")
     for place in ("best", "last"):
         columns |= {f"{place}.{name}": kind for name, kind in of_epoch.items()}
     return columns

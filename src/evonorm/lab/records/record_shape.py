@@ -69,9 +69,9 @@ def kind_of(hint: Any) -> type:
     return kind if kind in (int, float, bool) else str
 
 
-def _of_fields(owner: type, leave_out: str = "") -> dict[str, Check]:
+def _of_fields(owner: type, leave_out: tuple[str, ...] = ()) -> dict[str, Check]:
     checks = {int: _WHOLE, float: _NUMBER, bool: _SWITCH, str: _TEXT}
-    return {name: checks[kind_of(hint)] for name, hint in typing.get_type_hints(owner).items() if name != leave_out}
+    return {n: checks[kind_of(hint)] for n, hint in typing.get_type_hints(owner).items() if n not in leave_out}
 
 
 def _shown(value: Any) -> str:
@@ -91,7 +91,9 @@ def _epoch(value: Any) -> str | None:
 
 
 CONFIG: dict[str, Check] = {
-    "config": _object(**_of_fields(TrainConfig, leave_out="seeds"), seeds=_object(**_of_fields(Seeds))),
+    "config": _object(
+        **_of_fields(TrainConfig, leave_out=("seeds", "options")), seeds=_object(**_of_fields(Seeds)), options=_object()
+    ),
     "dataset": _object(
         name=_TEXT, fingerprint=_TEXT, notice=_TEXT, classes=_TEXTS, train_images=_COUNT, test_images=_COUNT
     ),

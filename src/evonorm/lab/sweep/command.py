@@ -44,7 +44,9 @@ def read(file: Path, *, data: str | None, settings: Sequence[str]) -> Chosen:
     Raises UserError for a file, a name or a value that does not hold.
     """
     sweep = schema.read(file)
-    fixed = dict(_setting(word) for word in settings)
+    words = dict(_name_and_text(word) for word in settings)
+    task = words.get("task") or of_training.task_names(sweep, {})[0]
+    fixed = {name: _value(name, text, task) for name, text in words.items()}
     if data is not None:
         fixed["data"] = data
     chosen = Chosen(sweep, fixed)
@@ -75,9 +77,10 @@ def target(chosen: Chosen, file: Path, *, load: Callable[[str | None, Task], Dat
             raise UserError(f"--tensorboard is for this lab's training: {file} names its own program")
         return Program(chosen.sweep, file.parent, wandb=sinks.wandb)
     swept = {parameter.name: parameter.distribution.values for parameter in chosen.sweep.parameters}
-    sources = swept.get("data", (chosen.fixed.get("data"),))
+    names = of_training.task_names(chosen.sweep, chosen.fixed)
+    sources = [(name, data) for name in names for data in swept.get("data", (chosen.fixed.get("data"),))]
     sinks = sinks.of(group=chosen.sweep.name, job_type="trial", tags=("sweep", chosen.sweep.method))
-    fingerprint = "+".join(load(source, tasks.of(chosen.fixed)).fingerprint for source in sources)
+    fingerprint = "+".join(load(data, tasks.find(name)).fingerprint for name, data in sources)
     return training_job.Training(chosen.fixed, fingerprint, sinks, sources)
 
 
@@ -110,12 +113,17 @@ def _as_argument(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _setting(word: str) -> tuple[str, Any]:
+def _name_and_text(word: str) -> tuple[str, str]:
     name, equals, text = word.partition("=")
     if not equals:
         raise UserError(f"--set takes NAME=VALUE words: got {word!r}")
+    return name, text
+
+
+def _value(name: str, text: str, task: str) -> Any:
+    owner = tasks.find(task)
     if text in ("none", "null"):
         # Nothing, where an option can be that; else a word, as the layer called none.
         with contextlib.suppress(UserError):
-            return name, training_job.coerced(name, None)
-    return name, training_job.coerced(name, text)
+            return training_job.coerced(name, None, owner)
+    return training_job.coerced(name, text, owner)

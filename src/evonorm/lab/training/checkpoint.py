@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
@@ -37,18 +36,17 @@ class Position:
         self.step += 1
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position, seconds: float) -> None:
-    """Writes the checkpoint at once: the old one or the new one is there, never half of it."""
+def save(folder: Path, state: Mapping[str, Any], position: Position, seconds: float) -> None:
+    """Writes the checkpoint at once: the old one or the new one is there, never half of it. state: see Work.state."""
     content = io.BytesIO()
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state | {"position": asdict(position), "seconds": seconds}, content)
+    torch.save({**state, "position": asdict(position), "seconds": seconds}, content)
     run_files.write_atomically(folder / NAME, content.getvalue())
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    folder: Path, take: Callable[[Mapping[str, Any]], None], device: torch.device
 ) -> tuple[Position, float, list[dict[str, Any]]] | None:
-    """Puts model and optimizer into the checkpoint's state; its position, seconds so far, and metrics of its epochs.
+    """The checkpoint's position, seconds so far, and metrics of its epochs. take: gets the state, see Work.load.
 
     metrics.jsonl is cut back to those epochs: one written after the checkpoint is computed again, alike. None where
     there is no checkpoint. Raises UserError if it cannot be read.
@@ -59,8 +57,7 @@ def load(
         return None
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        take(state)
         position, seconds = _position(state["position"]), float(state["seconds"])
     except Exception as error:
         raise UserError(f"cannot resume from {path}: {error}; delete it to train from the start") from error

@@ -15,9 +15,10 @@ from evonorm.lab.training import tasks
 _NOT_IDENTITY = ("data", "device")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
-YOUNGER = {
+YOUNGER: dict[str, Any] = {
     **{"task": tasks.DEFAULT, "model": REPORT_MODEL, "plain_norms": "keep", "formula": None, "freeze_norms": False},
     **{"schedule": "decay", "step_epochs": None, "step_factor": 0.1, "warmup_epochs": 0.0, "weight_decay": 0.0},
+    "options": {},
 }
 LARGEST_SEED = 2**63 - 1
 
@@ -100,7 +101,9 @@ class TrainConfig:
             own BatchNorm and GroupNorm, which is what the others are compared with.
         channels_last: keep activations in channels-last memory order.
         device: cpu, cuda, or auto: cuda where there is one.
-        task: what the network is trained for: classification, detection, or one that was added (lab.training.tasks).
+        task: what the network is trained for: classification, detection, or a task of your own, whose Python file the
+            command line takes here; a task may have options besides, which `--task NAME --help` shows.
+        options: those, as the frozen dataclass of the task's row; default: its defaults.
         seeds: where randomness enters.
     """
 
@@ -138,6 +141,7 @@ class TrainConfig:
     channels_last: bool = True
     device: str = "auto"
     task: str = tasks.DEFAULT
+    options: Any = None
     seeds: Seeds = field(default_factory=Seeds)
 
     def __post_init__(self) -> None:
@@ -151,6 +155,12 @@ class TrainConfig:
             _require(self, name, lambda value: 0 <= value < 1, "in [0, 1)")
         _require(self, "norm_momentum", lambda value: 0 <= value <= 1, "in [0, 1]")
         _require(self, "step_factor", lambda value: 0 < value <= 1, "in (0, 1]")
+        kind = tasks.options_of(self.task)
+        if self.options is None and kind is not None:
+            object.__setattr__(self, "options", kind())
+        if self.options is not None and type(self.options) is not kind:
+            wanted = "none" if kind is None else f"a {kind.__name__}"
+            raise UserError(f"the options of task {self.task} must be {wanted}: got {self.options!r}")
         _require(self, "warmup_epochs", lambda value: value < self.epochs, f"below epochs={self.epochs}")
 
     def check_used(self) -> None:
@@ -218,11 +228,19 @@ def _require(config: TrainConfig, name: str, holds: Any, must: str) -> None:
         raise UserError(f"{name} must be {must}: got {name}={value}")
 
 
+def _unusual(options: Any) -> dict[str, Any]:
+    """Those that are not at their defaults: where a task gets one more, its runs keep their names."""
+    if options is None:
+        return {}
+    usual = asdict(type(options)())
+    return {name: value for name, value in asdict(options).items() if value != usual[name]}
+
+
 def run_name(config: TrainConfig, data_fingerprint: str) -> str:
     """Folder name of a resolved config on given data: what a person looks for, then the hash of everything."""
     content = {
         key: value
-        for key, value in asdict(config).items()
+        for key, value in (asdict(config) | {"options": _unusual(config.options)}).items()
         if key not in _NOT_IDENTITY and not (key in YOUNGER and value == YOUNGER[key])
     }
     content["data"] = data_fingerprint

@@ -26,9 +26,9 @@ from evonorm.lab import machine
 from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.training.config import TrainConfig
-from evonorm.lab.training.inputs import STAGE
-from evonorm.lab.training.loop import STEP, Diverged, Run
+from evonorm.lab.training.loop import Diverged, Run
 from evonorm.lab.training.progress import Silent, Watch
+from evonorm.lab.training.stages import STAGE, STEP
 from evonorm.lab.training.training import resolve
 from evonorm.layers.modules import NormActivation
 
@@ -136,7 +136,7 @@ def profile(config: TrainConfig, dataset: Dataset, *, steps: int = STEPS, watch:
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         sampler = _Sampler(steps)
         run = Run(brief, dataset, Path(folder), device, sampler)
-        sampler.model = run.model
+        sampler.model = run.work.model
         try:
             run.go(sampler.between)
         except Diverged as fault:
@@ -145,8 +145,8 @@ def profile(config: TrainConfig, dataset: Dataset, *, steps: int = STEPS, watch:
             sampler.end()
     conditions = {
         "config": asdict(replace(resolved, data=dataset.name, device=device.type)),
-        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "train_images": run.inputs.train_images},
-        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "train_images": run.images},
+        "parameters": sum(parameter.numel() for parameter in run.work.model.parameters()),
         "warm_up_steps": WARM_UP_STEPS,
         "environment": machine.environment(device),
     }

@@ -20,3 +20,12 @@ def generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:
     source = torch.Generator()
     source.manual_seed(derive(seed, purpose, number))
     return source
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seeds torch's global generators, which dropout and others draw from."""
+    # torch.manual_seed asks every kind of device, and takes a stack trace for CUDA's that is not there: 0.3 ms.
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

@@ -25,7 +25,10 @@ from evonorm.layers import kernels, table
 
 def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfig, torch.device]:
     """What really runs on this machine. Raises UserError for a model, layer, device or kernel that is not there."""
-    work = tasks.get(config.task).work()
+    task, processes = tasks.get(config.task), replicas.current().size
+    if processes > 1 and not task.replicas:
+        raise UserError(f"task {task.name} is trained in one process: got {processes}; start it without torchrun")
+    work = task.work_class
     work.check(config)
     try:
         row = table.add_specified(config.layer, config.formula) if config.formula else table.get(config.layer)

@@ -1,8 +1,8 @@
-"""What a run is trained for: a task's metrics, its goal and its parts. Nothing else in the lab knows a metric by name.
+"""What a run is trained for: a task's data, metrics, goal and options. Nothing else in the lab knows a metric by name.
 
 A new task is one file that calls `add`: a row of Metrics, what loads its data, and a `work.Work`, which makes the
-network, the batches, the loss, and what the metrics are taken from. The loop, records, sinks, tables and pages read the
-row. Nothing here needs torch.
+networks, their steps and their validation. The loop, records, sinks, tables and pages read the row. Nothing here needs
+torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from evonorm.lab import python_file
 from evonorm.lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class Metric:
     """A number that an epoch has of the training and of the validation images, as train_NAME and val_NAME.
 
     better: which way is good. unit, scale: people read scale * value, in unit. short: its name where there is little
-    room. counted: it is the share of images that are right, so that its error of counting is known. validated: it is
-    measured in validation alone.
+    room. counted: it is the share of images that are right, so that its error of counting is known. splits: which of
+    the two it is of, where not of both.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Metric:
     scale: float = 1.0
     short: str = ""
     counted: bool = False
-    validated: bool = False
+    splits: tuple[str, ...] = SPLITS
 
     @property
     def label(self) -> str:
@@ -92,39 +93,53 @@ def _no_chance(dataset: Mapping[str, Any]) -> float:
 class Task:
     """A row of the table of tasks.
 
-    metrics: the loss first. goal: the metric that runs are ranked by. chance: the goal's value of guessing, given a
-    record's data; NaN where there is none. work: makes the parts that need torch. aliases: what others call metrics.
-    load: the data that --data names, by default images of classes; it raises UserError naming what is wrong.
+    metrics: the loss first. goal: the metric of validation that runs are ranked by. work: the class of its Work, or,
+    so that torch is imported where it is used, a function that imports it. chance: the goal's value of guessing, given
+    a record's data; NaN where there is none. aliases: what others call metrics. load: the data that --data names, by
+    default images of classes; it raises UserError naming what is wrong. options: a frozen dataclass of what is the
+    task's own in a configuration, each field with a default and a line in the docstring's Args. replicas: several
+    processes may train a run of it together.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     goal: Metric
-    work: Callable[[], Work]
+    work: type[Work] | Callable[[], type[Work]]
     chance: Callable[[Mapping[str, Any]], float] = _no_chance
     aliases: Mapping[str, str] = field(default_factory=dict)
     load: Callable[[str | None, Say], Dataset] = _images
+    options: type[Any] | None = None
+    replicas: bool = True
+
+    @property
+    def work_class(self) -> type[Work]:
+        """The class of its Work."""
+        return self.work if isinstance(self.work, type) else self.work()
 
     def measured_on(self, split: str) -> tuple[Metric, ...]:
-        """The metrics of the training images, or of the validation images, in their order."""
-        return tuple(metric for metric in self.metrics if split == "val" or not metric.validated)
+        """The metrics of the training ("train") or the validation images ("val"), in their order."""
+        return tuple(metric for metric in self.metrics if split in metric.splits)
 
     @property
     def figures(self) -> tuple[str, ...]:
         """The names of all that an epoch holds, but its number."""
         return (*(metric.key(split) for split in SPLITS for metric in self.measured_on(split)), *PACE)
 
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        source = _SOURCES.get(self.name)
+        return super().__reduce_ex__(protocol) if source is None else (_again, (source, self.name))
 
-def _classification() -> Work:
+
+def _classification() -> type[Work]:
     from evonorm.lab.training.tasks.classification import Classification
 
-    return Classification()
+    return Classification
 
 
-def _detection() -> Work:
+def _detection() -> type[Work]:
     from evonorm.lab.training.tasks.detection import Detection
 
-    return Detection()
+    return Detection
 
 
 def _pictures_with_objects(source: str | None, say: Say) -> Dataset:
@@ -136,20 +151,50 @@ def _pictures_with_objects(source: str | None, say: Say) -> Dataset:
 LOSS = Metric("loss")
 ACCURACY = Metric("accuracy", better="higher", unit="%", scale=100.0, short="acc.", counted=True)
 _TASKS: dict[str, Task] = {}
+# Of those that a user's own file added: the file, which is run where the task has travelled to.
+_SOURCES: dict[str, python_file.Source] = {}
 
 
 def add(task: Task) -> Task:
     """Makes a task known by its name. Raises UserError if the name is another's, or the goal is none of its metrics."""
-    if task.goal not in task.metrics or task.metrics[0].name != LOSS.name:
-        raise UserError(f"task {task.name!r}: metrics must begin with the loss and hold the goal {task.goal.name!r}")
+    if task.goal not in task.measured_on("val") or task.metrics[0].name != LOSS.name:
+        raise UserError(
+            f"task {task.name!r}: metrics must begin with the loss and hold the goal {task.goal.name!r}, of validation"
+        )
     if _TASKS.setdefault(task.name, task) != task:
         raise UserError(f"there is a task {task.name!r} already; choose another name")
+    if source := python_file.running():
+        _SOURCES[task.name] = source
     return task
 
 
 def added() -> tuple[Task, ...]:
     """What is known here besides this file's own, to be added in a worker process, which knows what it is given."""
-    return tuple(task for task in _TASKS.values() if task.name not in (DEFAULT, DETECTION))
+    return tuple(task for task in _TASKS.values() if task.name not in _OWN)
+
+
+def find(name: str) -> Task:
+    """The task of this name, or the one that this Python file adds, which is run. Raises UserError if there is none."""
+    if not name.endswith(".py"):
+        return get(name)
+    if name not in {source.name for source in _SOURCES.values()}:  # else it ran here, or came with this process' work
+        python_file.run(python_file.read(name))
+    found = [task for task, source in _SOURCES.items() if source.name == name]
+    if len(found) != 1:
+        raise UserError(f"{name} must add one task with evonorm.lab.training.tasks.add, got {len(found)}")
+    return get(found[0])
+
+
+def options_of(name: str) -> type[Any] | None:
+    """The class of the task's own options; None where it has none, or is not known here."""
+    return _TASKS[name].options if name in _TASKS else None
+
+
+def _again(source: python_file.Source, name: str) -> Task:
+    """The task where it has travelled to."""
+    if name not in _TASKS:
+        python_file.run(source)
+    return get(name)
 
 
 def get(name: str) -> Task:
@@ -165,7 +210,7 @@ def of(config: Mapping[str, Any]) -> Task:
     A task that this process does not know has a loss, and is told by that alone.
     """
     name = str(config.get("task") or DEFAULT)
-    return _TASKS.get(name) or Task(name, (LOSS,), LOSS, lambda: get(name).work())
+    return _TASKS.get(name) or Task(name, (LOSS,), LOSS, lambda: get(name).work_class)
 
 
 def figures(configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -196,7 +241,7 @@ CLASSIFICATION = add(
 
 
 def _precision(name: str, short: str) -> Metric:
-    return Metric(name, better="higher", unit="%", scale=100.0, short=short, validated=True)
+    return Metric(name, better="higher", unit="%", scale=100.0, short=short, splits=("val",))
 
 
 # COCO's average precisions of boxes and masks, the mean over intersections over union from 0.50 to 0.95, and at 0.50.
@@ -216,5 +261,8 @@ add(
         # Of guesses next to none is right.
         chance=lambda dataset: 0.0,
         load=_pictures_with_objects,
+        # Its losses are means over regions.
+        replicas=False,
     )
 )
+_OWN = frozenset(_TASKS)

@@ -8,24 +8,23 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evonorm.lab.data.sets import ImageDataset
 from evonorm.lab.errors import UserError
-from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.seeding import generator
 from evonorm.lab.training.tasks import ACCURACY
-from evonorm.lab.training.tasks.work import Work
+from evonorm.lab.training.tasks.image_work import ImageWork
 from evonorm.models import zoo
 
 
-class Classification(Work):
+class Classification(ImageWork):
     """Output: logits, float32 (N, classes)."""
 
-    def network(self, config: TrainConfig, dataset: ImageDataset) -> nn.Module:
+    def network(self) -> nn.Module:
         """See Work."""
+        config = self.config
         try:
             return zoo.build(
                 config.model,
-                len(dataset.classes),
+                len(self.dataset.classes),
                 config.layer,
                 groups=config.groups or 1,
                 eps=config.norm_eps,
@@ -39,9 +38,9 @@ class Classification(Work):
             raise UserError(str(error)) from None
 
     def loss(self, output: Any, images: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
-        """See Work."""
+        """See ImageWork."""
         return F.cross_entropy(output, labels, reduction=reduction)
 
     def sums(self, output: Any, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
-        """See Work."""
+        """See ImageWork."""
         return {ACCURACY.name: (output.argmax(1) == labels).sum()}
