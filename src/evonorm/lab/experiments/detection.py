@@ -22,7 +22,7 @@ SMALL, LARGE = "mask-rcnn-small", "maskrcnn_resnet50_fpn_v2"
 LEARNING_RATES = {SMALL: 1e-2, LARGE: 0.02 / 16}
 WARMUP_EPOCHS = 0.2
 WEIGHT_DECAY = 1e-4
-# Without it a frozen BatchNorm, which normalizes nothing that changes, diverged in the first epoch at the rate of others.
+# Without it a frozen BatchNorm, which normalizes nothing that grows, diverged in the first epoch at the same rate.
 CLIP_NORM = 1.0
 FULL = "full"
 
