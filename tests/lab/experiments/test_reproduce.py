@@ -47,7 +47,7 @@ class Here(Training):
         super().__init__({}, pictures().fingerprint)
         self._before = before
 
-    def _loaded(self, source):
+    def _loaded(self, task, source):
         return pictures()
 
     def run(self, job: Job, reporter: Reporter) -> Outcome:

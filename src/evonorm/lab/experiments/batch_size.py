@@ -32,7 +32,8 @@ from evonorm.lab.training.config import TrainConfig
 LEARNING_RATE = 1e-2
 
 
-def _size(value: int) -> int:
+def known_size(value: int) -> int:
+    """A batch size as it is. Raises ValueError for one below 1."""
     if value < 1:
         raise ValueError(f"batch sizes must be at least 1: got {value}")
     return value
@@ -74,7 +75,7 @@ EXPERIMENT = Experiment(
     question="what layers are worth as batches shrink",
     axes=(
         layers("bn-relu", "gn-relu", "evonorm-b0", "evonorm-s0"),
-        Axis("batch_size", of(2, 4, 8, 16, 32, 128), kind=int, order="falling", known=_size),
+        Axis("batch_size", of(2, 4, 8, 16, 32, 128), kind=int, order="falling", known=known_size),
     ),
     budgets=(
         Budget("quick", 1, 320, 500, "shows that it works, tells nothing"),

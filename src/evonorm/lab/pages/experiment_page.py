@@ -11,7 +11,7 @@ from evonorm.lab.analysis.conditions import conditions
 from evonorm.lab.analysis.trials import Trials
 from evonorm.lab.experiments import catalogue
 from evonorm.lab.experiments.experiment import Experiment
-from evonorm.lab.pages import html, lines
+from evonorm.lab.pages import html, lines, run_pictures
 from evonorm.lab.pages.charts import Chart
 from evonorm.lab.records import export, listings
 
@@ -22,9 +22,11 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
     """The page as text. name: of the experiment's listing. Raises UserError if nothing there can be shown."""
     experiment, found = read(folder / (name or ""))
     told = experiment.analyse(found)
+    words = listings.stands_for(folder)
     return html.fill(
         "experiment.html.j2",
         title=experiment.title,
+        task=experiment.task,
         trials=found,
         told=told,
         charts=[lines.chart(found, panel) for panel in told.panels],
@@ -35,7 +37,13 @@ def render(folder: Path, name: str | None = None, at: Path | None = None) -> str
             seeds=", ".join(map(str, found.seeds)),
             updated=found.updated,
         ),
-        csv=html.as_csv(export.of_runs(found.records, listings.stands_for(folder)), "runs.csv", "These runs"),
+        csv=html.as_csv(export.of_runs(found.records, words), "runs.csv", "These runs"),
+        pictures=[
+            (f"{', '.join(words.get(record.name, [record.name]))}, seed {found.seeds[0]}", shown)
+            for record in found.records
+            if record.config["seeds"]["model"] == found.seeds[0]
+            and (shown := run_pictures.shown(folder / record.name, at or folder))
+        ],
         diverged=[record for record in found.records if record.status == "diverged"],
     )
 

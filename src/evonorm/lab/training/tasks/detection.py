@@ -23,7 +23,7 @@ from evonorm.models import mask_rcnn
 # What a run keeps of its last validation: detections in COCO's format of results, and the precisions by class.
 DETECTIONS, CLASSES = "detections.json", "classes.json"
 VALIDATION_BATCH = 8
-SHOWN = 9
+SHOWN = 6
 # Frozen norms have the statistics of so many training pictures.
 FREEZE_PICTURES = 16
 # A caption tells the precision of each class where there are no more.

@@ -11,7 +11,7 @@ from torch import Tensor
 from evonorm.lab.data.coco import Split
 
 # A detection less sure than this is not drawn; it counts in the average precision all the same.
-LEAST_SCORE = 0.5
+LEAST_SCORE = 0.3
 COLUMNS, SIDE = 3, 192
 # One a class, again from the first after the last.
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#b15cff", "#46f0f0", "#f032e6", "#bcf60c", "#ffffff")
