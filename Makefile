@@ -4,7 +4,7 @@
 ## make oldest      set up, then the layers' tests with the oldest torch, torchvision and timm that pyproject.toml admits
 ## make sanitize    set up, then the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
-## make kills       set up, then a sweep killed with kill -9 at random moments   (KILLS=50)
+## make kills       set up, then every test of kill -9; a sweep is killed at KILLS=50 random moments
 ## make figures     set up, then write the figures of README and docs from the records in results/
 ## make campaign    set up, then the runs that the published answer still needs   (DATA=... OUT=campaign FOR=9m to stop after that time)
 ## make clean       remove the environment and every cache
@@ -50,7 +50,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 # Tests that need something newer skip themselves, with the reason. $(PYTHON) must be one that this torch was built for.
 oldest: build/oldest/ready build/kernels.ready
@@ -83,7 +83,7 @@ figures: setup
 	$(BIN)/python -m benchmarks.figures
 
 kills: setup
-	EVONORM_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/lab/sweep/test_driver.py -k kill_9
+	EVONORM_TEST_KILLS=$(KILLS) $(BIN)/pytest -m "" -k "kill_9 or the_death_of" tests/lab
 
 comma := ,
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,16 +14,12 @@ from evonorm import cli
 from evonorm.cli.common import seconds_of
 from evonorm.lab.errors import UserError
 from evonorm.lab.stopping import stop_requests, within
-
-PATIENCE_SECONDS = 60.0
+from tests.processes import until
 
 
 def test_the_time_requests_a_stop() -> None:
     with stop_requests() as requested, within(0.05):
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not requested():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(requested)
 
 
 def test_what_ends_in_time_is_left_alone() -> None:

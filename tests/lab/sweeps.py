@@ -1,4 +1,4 @@
-"""Sweeps' folders with a known truth, written as the driver writes them."""
+"""Sweeps: folders with a known truth, written as the driver writes them; small ones that are driven."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evonorm.lab.records import run_files
-from evonorm.lab.sweep import driver, schema
+from evonorm.lab.sweep import driver, run, schema
 from evonorm.lab.sweep.journal import SWEEP, TRIALS
 
 HOSTILE = "</script><script>window.harmed = true</script><img src=x onerror='window.harmed = true'>"
@@ -23,6 +23,8 @@ REPORT: dict[str, Any] = {
         "batch_size": {"value": 128},
     },
 }
+
+LOSS = {"name": "loss", "goal": "minimize"}
 
 Row = Mapping[str, Any]
 
@@ -82,3 +84,18 @@ def drawn(
         parameters |= {"momentum": rng.uniform(0, 0.99), "batch_size": 128}
         rows.append({"parameters": parameters, "value": value(parameters, rng)})
     return rows
+
+
+def config(**more: Any) -> dict[str, Any]:
+    """Random, of one number."""
+    return {"method": "random", "metric": LOSS, "parameters": {"x": {"min": 0.0, "max": 1.0}}, **more}
+
+
+def quiet(content: dict[str, Any], train: Any, out: Path, **more: Any) -> driver.Result:
+    """Driven without a word."""
+    return run(content, train, out=out, show=False, **more)
+
+
+def facts(result: driver.Result) -> list[Any]:
+    """What must not depend on where and when trials ran."""
+    return [(t.number, t.parameters, t.status, t.value, t.history, t.metrics) for t in result.trials]

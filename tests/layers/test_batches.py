@@ -15,12 +15,9 @@ import evonorm
 from evonorm import NormActivation
 from evonorm.layers.statistics import Statistics
 from evonorm.layers.table import TABLE
+from tests.tensors import noise
 
 BATCHED = [row.name for row in TABLE if row.running]
-
-
-def noise(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def batches(count: int = 4) -> list[torch.Tensor]:

@@ -13,13 +13,10 @@ import evonorm
 from evonorm import NormActivation
 from evonorm.layers import table
 from evonorm.layers.table import TABLE, get
+from tests.tensors import noise
 
 ALONE = ("bn-relu", "bn-silu", "gn-relu", "gn-silu", "frn-tlu", "evonorm-s0a", "evonorm-s1a", "evonorm-s2a")
 CONVERT = r"build the model with its default norm_layer, then evonorm\.convert\(model, "
-
-
-def noise(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

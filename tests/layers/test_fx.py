@@ -13,12 +13,9 @@ import evonorm
 from evonorm import NormActivation, norm_act
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE
+from tests.tensors import noise
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-
-
-def noise(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 class Net(nn.Module):

@@ -11,13 +11,10 @@ from evonorm import NormActivation, norm_act
 from evonorm.layers.row import NormAct
 from evonorm.layers.statistics import Statistics
 from evonorm.layers.table import TABLE
+from tests.tensors import noise
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 BATCHED = pytest.mark.parametrize("kind", ["evonorm-b0", "evonorm-b1", "evonorm-b2"])
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(dtype)
 
 
 @ROWS

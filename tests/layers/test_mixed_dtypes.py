@@ -13,7 +13,9 @@ from evonorm import NormActivation
 from evonorm.layers import reference
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, Setting
+from tests.tensors import noise
 
+EXACT = torch.float64
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -25,15 +27,11 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def noise(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def layer_of(row: NormAct, backend: str, dtype: torch.dtype, device: str = "cpu") -> NormActivation:
     layer = NormActivation(8, row.name, groups=4, backend=backend, dtype=dtype, device=device)
     with torch.no_grad():
         for seed, value in enumerate(layer.state_dict().values()):
-            value.copy_(noise(8, seed=seed).abs() + 0.5)
+            value.copy_(noise(8, seed=seed, dtype=EXACT).abs() + 0.5)
     return layer
 
 
@@ -56,8 +54,8 @@ def exact(row: NormAct, layer: NormActivation, x: torch.Tensor, dy: torch.Tensor
 def test_every_mixture(row, backend, device, training, of_x, of_parameters) -> None:
     """Within roundings of the coarser dtype; each gradient in the dtype of what it is of."""
     layer = layer_of(row, backend, of_parameters, device).train(training)
-    x = noise(3, 8, 5, 5).to(device, of_x).requires_grad_()
-    dy = noise(3, 8, 5, 5, seed=9).to(device, of_x)
+    x = noise(3, 8, 5, 5, dtype=EXACT).to(device, of_x).requires_grad_()
+    dy = noise(3, 8, 5, 5, seed=9, dtype=EXACT).to(device, of_x)
     expected = exact(row, layer, x, dy, training)
     y = layer(x)
     y.backward(dy)
@@ -87,8 +85,8 @@ def test_every_mixture(row, backend, device, training, of_x, of_parameters) -> N
 def test_two_calls_before_one_backward(row, backend, device, modes, dtypes, of_parameters) -> None:
     """The second call moves running statistics; the first one's gradient is that of the statistics it saw."""
     layer = layer_of(row, backend, of_parameters, device)
-    inputs = [noise(3, 8, 5, 5, seed=i).to(device, dtype) for i, dtype in enumerate(dtypes)]
-    cotangents = [noise(3, 8, 5, 5, seed=5 + i).to(device, dtype) for i, dtype in enumerate(dtypes)]
+    inputs = [noise(3, 8, 5, 5, seed=i, dtype=EXACT).to(device, dtype) for i, dtype in enumerate(dtypes)]
+    cotangents = [noise(3, 8, 5, 5, seed=5 + i, dtype=EXACT).to(device, dtype) for i, dtype in enumerate(dtypes)]
 
     def gradients(layer: NormActivation, at_once: bool) -> list[torch.Tensor]:
         leaves = [x.clone().requires_grad_() for x in inputs]

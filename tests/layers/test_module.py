@@ -12,12 +12,9 @@ from torch import nn
 from evonorm import NormActivation, names, norm_act
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, distinct, get
+from tests.tensors import noise
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-
-
-def noise(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def scrambled(layer: nn.Module) -> nn.Module:

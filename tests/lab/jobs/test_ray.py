@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,15 @@ from evonorm.lab.jobs.executors.on_ray import OnRay
 from evonorm.lab.jobs.job import Function
 from evonorm.lab.jobs.training_job import Training
 from evonorm.lab.records import run_files
-from evonorm.lab.sweep import journal, run, schema
-from evonorm.lab.sweep.driver import Result, drive
+from evonorm.lab.sweep import journal, schema
+from evonorm.lab.sweep.driver import drive
 from evonorm.lab.sweep.program import Program
 from tests.lab.sweep import toys
+from tests.lab.sweeps import config, facts, quiet
+from tests.processes import PATIENCE_SECONDS, until
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the extra `ray` is not installed")
 
-LOSS = {"name": "loss", "goal": "minimize"}
-X = {"x": {"min": 0.0, "max": 1.0}}
 TINY = {"data": "digits", "train_images": 20, "test_images": 10, "batch_size": 5, "precision": "fp32"}
 
 
@@ -57,18 +56,6 @@ def started(cluster: Any, **node: Any) -> Any:
         with contextlib.suppress(Exception):
             return cluster.add_node(**node)
     return cluster.add_node(**node)
-
-
-def config(**more: Any) -> dict[str, Any]:
-    return {"method": "random", "metric": LOSS, "parameters": X, **more}
-
-
-def quiet(content: dict[str, Any], train: Any, out: Path, **more: Any) -> Result:
-    return run(content, train, out=out, show=False, **more)
-
-
-def facts(result: Result) -> list[Any]:
-    return [(t.number, t.parameters, t.status, t.value, t.history, t.metrics) for t in result.trials]
 
 
 def test_a_cluster_gives_the_trials_of_this_process(cluster: Any, tmp_path: Path) -> None:
@@ -148,8 +135,7 @@ def test_a_sweep_outlives_a_node(cluster: Any, tmp_path: Path) -> None:
 
     def kill() -> None:
         # When both trials, of which one is on that node, have a checkpoint.
-        while len(list(tmp_path.glob("*/checkpoint.pt"))) < 2:
-            time.sleep(0.02)
+        until(lambda: len(list(tmp_path.glob("*/checkpoint.pt"))) == 2)
         cluster.remove_node(node, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
@@ -203,13 +189,10 @@ def test_ctrl_c_stops_a_local_ray_at_a_checkpoint(tmp_path: Path) -> None:
     settings = [f"{name}={value}" for name, value in TINY.items() if name != "data"]
     arguments = ["sweep", str(file), "--out", str(tmp_path / "out"), "--ray", "local", "--data", "digits", "--set"]
     process = subprocess.Popen([sys.executable, "-m", "evonorm", *arguments, *settings], start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob("*/checkpoint.pt")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+    until(lambda: list((tmp_path / "out").glob("*/checkpoint.pt")) or process.poll() is not None)
+    assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == cli.INTERRUPTED
+    assert process.wait(timeout=PATIENCE_SECONDS) == cli.INTERRUPTED
     (trial,) = journal.read_trials(tmp_path / "out")
     assert (trial.status, trial.errors, trial.deaths) == ("waiting", 0, 0)
     (path,) = (tmp_path / "out").glob("*/config.json")

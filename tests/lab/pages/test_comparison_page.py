@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from evonorm.lab.pages import charts, overview, page
 from evonorm.lab.pages.charts import Curve
 from evonorm.lab.records import run_files
 from evonorm.lab.training.tasks import CLASSIFICATION
+from tests.lab.pages import browser
 from tests.lab.pages.test_report import DIAGNOSIS, make_comparison, text_of, verdicts
 
 SEEDS = (0, 1, 2, 3)
@@ -375,36 +374,24 @@ def test_a_short_budget_still_says_which_runs_have_not_ended(tmp_path: Path) -> 
     assert "lead" not in headline(read(tmp_path))
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 390), ("light", 1300)])
-def test_the_answers_need_no_scrolling_sideways(tmp_path: Path, scheme: str, width: int) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must have chromium: .ci/run installs it")
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
+def test_the_answers_need_no_scrolling_sideways(tmp_path: Path) -> None:
     # Several seeds, some of which did not finish: what makes a cell wide.
     make_comparison(tmp_path, lambda id, v, s: 0.7 + 0.03 * s, seeds=SEEDS)
     cut(tmp_path, "s0-g32-aug", "intended", 1, "stopped", 46)
     cut(tmp_path, "b0", "published", 0, "diverged")
     page.write(tmp_path, tmp_path / "report.html")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
-        tab = context.new_page()
-        tab.goto((tmp_path / "report.html").as_uri())
-        tab.wait_for_function("document.querySelector('.chart .main-svg') !== null", timeout=20_000)
-        hidden = tab.evaluate(
-            """[...document.querySelectorAll('.answers')].filter(table =>
-                table.scrollWidth > table.parentElement.clientWidth
-                || [...table.querySelectorAll('td')].some(cell => cell.getBoundingClientRect().right > innerWidth)
-            ).length"""
-        )
-        assert tab.evaluate("document.querySelectorAll('.answers').length") == 2
-        assert hidden == 0
-        # The first chart is above the table, and every row of it has its name.
-        first = tab.locator(".chart").first
-        assert first.bounding_box()["y"] < tab.locator("#table").bounding_box()["y"]
-        assert first.locator(".ytick").count() == 12
-        browser.close()
+    with browser.started() as chromium:
+        for scheme, width in (("light", 390), ("dark", 390), ("light", 1300)):
+            with browser.shown(chromium, tmp_path / "report.html", scheme, width) as tab:
+                hidden = tab.evaluate(
+                    """[...document.querySelectorAll('.answers')].filter(table =>
+                        table.scrollWidth > table.parentElement.clientWidth
+                        || [...table.querySelectorAll('td')].some(c => c.getBoundingClientRect().right > innerWidth)
+                    ).length"""
+                )
+                assert tab.evaluate("document.querySelectorAll('.answers').length") == 2
+                assert hidden == 0
+                # The first chart is above the table, and every row of it has its name.
+                first = tab.locator(".chart").first
+                assert first.bounding_box()["y"] < tab.locator("#table").bounding_box()["y"]
+                assert first.locator(".ytick").count() == 12

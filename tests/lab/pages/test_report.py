@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from evonorm.lab.pages import page
 from evonorm.lab.records import run_files
 from evonorm.lab.records.report import REPORT_RUNS, VARIANTS
 from evonorm.lab.training.config import TrainConfig
+from tests.lab.pages import browser
 
 FULL = Budget("full", 60, None, None, "the report's own")
 IMAGES = (50_000, 10_000)
@@ -448,15 +447,7 @@ def test_a_loss_on_its_way_to_infinity_leaves_the_others_visible(tmp_path: Path)
     assert "loss (logarithmic)" in page.render(tmp_path)
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 360)])
-def test_in_a_browser(tmp_path: Path, scheme: str, width: int) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must have chromium: .ci/run installs it")
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
+def test_in_a_browser(tmp_path: Path) -> None:
     # Two seeds, some of them diverged: what fills a legend most.
     make_comparison(
         tmp_path,
@@ -468,41 +459,27 @@ def test_in_a_browser(tmp_path: Path, scheme: str, width: int) -> None:
     hostile = TrainConfig(layer="none", epochs=2)
     make_run(tmp_path / "<img src=x onerror=alert(1)>", hostile, epochs_of(hostile, 0.5))
     page.write(tmp_path, tmp_path / "report.html")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
-        tab = context.new_page()
-        troubles: list[str] = []
-        tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: troubles.append(str(error)))
-        tab.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
-        tab.on("requestfailed", lambda request: troubles.append(request.url))
-        tab.goto((tmp_path / "report.html").as_uri())
-        tab.wait_for_function("document.querySelectorAll('.chart .main-svg').length >= 12", timeout=20_000)
-        drawn = tab.evaluate(
-            "[...document.querySelectorAll('.chart')].every(c => c.querySelectorAll('.scatterlayer .trace').length > 0)"
-        )
-        assert drawn
-        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        # The legend leaves the plot a good part of the chart, and stays above it.
-        assert tab.evaluate(
-            """[...document.querySelectorAll('.chart')].every(chart => {
-                const plot = chart.querySelector('.nsewdrag').getBoundingClientRect();
-                const legend = chart.querySelector('.legend').getBoundingClientRect();
-                return plot.height > 0.35 * chart.clientHeight && legend.bottom <= plot.top + 2;
-            })"""
-        )
-        assert tab.evaluate("window.harmed") is None
-        ink = tab.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
-        light_ink = max(int(part) for part in re.findall(r"\d+", ink)[:3]) > 128
-        assert light_ink == (scheme == "dark")
-        # A reader who switches the theme, or prints, gets charts to match.
-        for media in ({"color_scheme": "light" if scheme == "dark" else "dark"}, {"media": "print"}):
-            tab.emulate_media(**media)
-            tab.wait_for_function(
-                """() => getComputedStyle(document.querySelector('.xtick text')).fill
-                    === getComputedStyle(document.body).color"""
-            )
-        assert troubles == []
-        browser.close()
+    with browser.started() as chromium:
+        for scheme, width in (("light", 1300), ("dark", 360)):
+            with browser.shown(chromium, tmp_path / "report.html", scheme, width) as tab:
+                assert tab.evaluate("document.querySelectorAll('.chart .main-svg').length") >= 12
+                assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+                # The legend leaves the plot a good part of the chart, and stays above it.
+                assert tab.evaluate(
+                    """[...document.querySelectorAll('.chart')].every(chart => {
+                        const plot = chart.querySelector('.nsewdrag').getBoundingClientRect();
+                        const legend = chart.querySelector('.legend').getBoundingClientRect();
+                        return plot.height > 0.35 * chart.clientHeight && legend.bottom <= plot.top + 2;
+                    })"""
+                )
+                assert tab.evaluate("window.harmed") is None
+                ink = tab.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
+                light_ink = max(int(part) for part in re.findall(r"\d+", ink)[:3]) > 128
+                assert light_ink == (scheme == "dark")
+                # A reader who switches the theme, or prints, gets charts to match.
+                for media in ({"color_scheme": "light" if scheme == "dark" else "dark"}, {"media": "print"}):
+                    tab.emulate_media(**media)
+                    tab.wait_for_function(
+                        """() => getComputedStyle(document.querySelector('.xtick text')).fill
+                            === getComputedStyle(document.body).color"""
+                    )

@@ -8,7 +8,7 @@ import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from evonorm.lab.jobs import executors, supervisor
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
 from evonorm.lab.sweep import driver, journal, schema, view
 from evonorm.lab.sweep.distributions import sent
+from tests.processes import until
 
 # Keeps what it was called with beside it, one line a trial.
 KEEPS = "import json, sys; open('calls.jsonl', 'a').write(json.dumps(sys.argv[1:]) + '\\n'); print('{\"loss\": 1.0}')"
@@ -203,9 +204,12 @@ def test_bounds_that_are_exponents_are_said_to_be(parameter: dict[str, Any], tol
 
 
 class OfOnePlace:
-    """Trials with an even x share a place; each takes a moment."""
+    """Trials with an even x share a place; 0 goes on until these others have begun."""
 
     resumes = ships_folder = False
+
+    def __init__(self, others: Sequence[int] = ()) -> None:
+        self._others = others
 
     def describe(self) -> dict[str, Any]:
         return {"function": "of one place"}
@@ -215,7 +219,10 @@ class OfOnePlace:
 
     def run(self, job: Job, reporter: Reporter) -> Outcome:
         began = time.time()
-        time.sleep(1.5 if job.parameters["x"] == 0 else 0.05)
+        (job.sweep_folder / f"begun-{job.parameters['x']}").touch()
+        if job.parameters["x"] == 0:
+            until(lambda: all((job.sweep_folder / f"begun-{x}").exists() for x in self._others))
+        time.sleep(0.05)
         reporter.tell({"began": began, "ended": time.time()})
         return Outcome("finished")
 
@@ -225,7 +232,7 @@ def test_a_trial_that_waits_for_a_place_holds_up_no_other(tmp_path: Path, method
     """0 takes long; 2 and 4 wait for it, the odd ones run meanwhile, on the other worker."""
     values = {"x": {"values": [0, 2, 1, 3, 4, 5, 7]}}
     content: dict[str, Any] = {"method": method, "parameters": values, "run_cap": 7}
-    target = OfOnePlace()
+    target = OfOnePlace(others=[1, 3, 5, 7] if method == "grid" else [])
     drive: Callable[[], driver.Result] = lambda: driver.drive(  # noqa: E731
         schema.parse(content), target, tmp_path, executors.make(target, workers=2), seed=3
     )

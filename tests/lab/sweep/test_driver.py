@@ -21,26 +21,14 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.jobs import executors
 from evonorm.lab.jobs.job import Function
 from evonorm.lab.stopping import locked
-from evonorm.lab.sweep import journal, run, schema, suggest
-from evonorm.lab.sweep.driver import Result, drive
+from evonorm.lab.sweep import journal, schema, suggest
+from evonorm.lab.sweep.driver import drive
 from tests.lab.sweep import toys
+from tests.lab.sweeps import LOSS, config, facts, quiet
+from tests.processes import children, until
 
 ROOT = Path(__file__).parents[3]
-LOSS = {"name": "loss", "goal": "minimize"}
-X = {"x": {"min": 0.0, "max": 1.0}}
-KILLS = int(os.environ.get("EVONORM_TEST_KILLS", "20"))
-
-
-def config(**more: Any) -> dict[str, Any]:
-    return {"method": "random", "metric": LOSS, "parameters": X, **more}
-
-
-def quiet(content: dict[str, Any], train: Any, out: Path, **more: Any) -> Result:
-    return run(content, train, out=out, show=False, **more)
-
-
-def facts(result: Result) -> list[Any]:
-    return [(t.number, t.parameters, t.status, t.value, t.history, t.metrics) for t in result.trials]
+KILLS = int(os.environ.get("EVONORM_TEST_KILLS", "6"))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -271,7 +259,12 @@ def test_workers_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ctrl_c_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = schema.parse(config(run_cap=3))
-    threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
+
+    def press() -> None:
+        until(lambda: len(list(tmp_path.glob("trials/*/metrics.jsonl"))) == 2)  # both are at work
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=press).start()
     target = Function(toys.endless, "loss")
     stopped = drive(sweep, target, tmp_path, executors.Processes(target, 2))
     assert stopped.stopped
@@ -323,11 +316,3 @@ def test_kill_9_of_driver_and_workers_at_random_moments(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
     for event in ("drawn", "ended"):
         assert sorted(line["number"] for line in lines if line["event"] == event) == list(range(trials))
-
-
-def children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(child) for child in text.split()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from evonorm import cli
 from evonorm.lab.records import run_files
 from evonorm.lab.sweep import export
@@ -35,11 +37,12 @@ def test_a_sweep_of_a_function(tmp_path: Path) -> None:
     assert table["loss"].to_pylist()[:2] == [2.0, 1.5]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_sweep_of_training(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("method: grid\nmetric: {name: val_loss}\nparameters: {learning_rate: {values: [1e-3]}}")
     settings = ["train_images=10", "test_images=10", "batch_size=10", "precision=fp32", "epochs=1", "layer=bn-relu"]
-    out = ["--out", str(tmp_path / "out"), "--workers", "1", "--data", "digits"]
+    out = ["--out", str(tmp_path / "out"), "--data", "digits"]
     assert cli.main(["sweep", str(file), *out, "--set", *settings]) == 0
     (row,) = export.read(tmp_path / "out").rows
     (record,) = run_files.read_all(tmp_path / "out").records

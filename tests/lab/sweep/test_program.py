@@ -8,9 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +17,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.sweep import journal, log, schema
 from evonorm.lab.sweep.macros import expand
 from evonorm.lab.sweep.program import Program
+from tests.processes import PATIENCE_SECONDS, alive, until
 
 PARAMETERS = {"lr": 1e-05, "trainer.depth": 3, "amp": True, "aug": False, "opt": {"name": "adam"}, "note": "a b"}
 
@@ -162,25 +161,13 @@ def test_nothing_is_left_running(here: Path) -> None:
         )
         until(lambda: len(Path("pids").read_text().split()) == 2)
         driver.send_signal(number)
-        assert driver.wait(timeout=30) == (cli.INTERRUPTED if number == signal.SIGINT else -signal.SIGKILL)
+        assert driver.wait(timeout=PATIENCE_SECONDS) == (
+            cli.INTERRUPTED if number == signal.SIGINT else -signal.SIGKILL
+        )
         pids = [int(pid) for pid in Path("pids").read_text().split()]
         until(lambda pids=pids: not any(alive(pid) for pid in pids))
         statuses = {trial.status for trial in journal.read_trials(here / "out")}
         assert statuses == {"waiting" if number == signal.SIGINT else "running"}
-
-
-def until(holds: Any, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from evonorm.lab.records import run_files
 from evonorm.lab.sweep import command, journal, of_training, schema
 from evonorm.lab.sweep.of_training import check
 from evonorm.lab.training.config import Seeds, TrainConfig
+from tests.processes import PATIENCE_SECONDS, until
 
 TINY = ["--data", "digits", "--set", "train_images=10", "test_images=10", "batch_size=10", "precision=fp32"]
 TIMES = ("seconds", "images_per_second")
@@ -75,10 +75,11 @@ def test_integer_bounds_of_a_float_are_noted() -> None:
     assert "integer bounds draw integers alone" in check(sweep, {})[0]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_every_metric_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("method: grid\nmetric: {name: loss}\nparameters: {epochs: {values: [1, 2]}, groups: {value: 12}}")
-    assert cli.main(["sweep", str(file), "--out", str(tmp_path / "out"), "--workers", "1", *TINY]) == 0
+    assert cli.main(["sweep", str(file), "--out", str(tmp_path / "out"), *TINY]) == 0
     one, two = journal.read_trials(tmp_path / "out")
     assert set(of_training.reported(schema.read(file), {})) <= set(one.metrics)
     assert (len(one.history), len(two.history)) == (1, 2)
@@ -105,19 +106,21 @@ def test_trials_that_come_to_one_run_wait_for_it(tmp_path: Path, capsys: pytest.
     assert len({trial.run for trial in trials}) == 1
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_diverged_trial_counts_as_worst(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(
         "method: grid\nmetric: {name: val_loss}\n"
         "parameters: {layer: {value: none}, epochs: {value: 2}, learning_rate: {values: [1e6, 1e-4]}}"
     )
-    assert cli.main(["sweep", str(file), "--out", str(tmp_path / "out"), "--workers", "1", *TINY]) == 0
+    assert cli.main(["sweep", str(file), "--out", str(tmp_path / "out"), *TINY]) == 0
     diverged, sound = journal.read_trials(tmp_path / "out")
     assert (diverged.status, sound.status) == ("diverged", "finished")
     assert "learning rate" in (diverged.error or "")
     assert "best val_loss" in capsys.readouterr().out
 
 
+@pytest.mark.kills
 def test_the_reports_sweep_goes_on_after_kill_9(tmp_path: Path) -> None:
     """Killed in the middle of a trial, driver and all; the repeated command ends as one that nobody killed."""
     options = [*TINY, "epochs=2"]
@@ -127,11 +130,8 @@ def test_the_reports_sweep_goes_on_after_kill_9(tmp_path: Path) -> None:
         return [sys.executable, "-m", "evonorm", *arguments, *options]
 
     process = subprocess.Popen(command("killed"))
-    deadline = time.monotonic() + 120
-    while not any(len(list(run_files.read_metrics(path.parent))) >= 1 for path in runs(tmp_path / "killed")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+    until(lambda: begun(tmp_path / "killed") or process.poll() is not None)
+    assert process.poll() is None
     process.kill()
     process.wait()
     assert [trial.ended for trial in journal.read_trials(tmp_path / "killed")][-1] is False
@@ -149,12 +149,9 @@ def test_the_reports_sweep_goes_on_after_kill_9(tmp_path: Path) -> None:
 def test_ctrl_c_stops_at_a_checkpoint(tmp_path: Path) -> None:
     arguments = ["sweep", str(REPORT), "--out", str(tmp_path), "--workers", "1", "--trials", "1", *TINY, "epochs=200"]
     process = subprocess.Popen([sys.executable, "-m", "evonorm", *arguments], start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not any(list(run_files.read_metrics(path.parent)) for path in runs(tmp_path)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: begun(tmp_path) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == cli.INTERRUPTED
+    assert process.wait(timeout=PATIENCE_SECONDS) == cli.INTERRUPTED
     (path,) = runs(tmp_path)
     assert run_files.read(path.parent).status == "stopped"
     assert journal.read_trials(tmp_path)[0].status == "waiting"
@@ -162,3 +159,7 @@ def test_ctrl_c_stops_at_a_checkpoint(tmp_path: Path) -> None:
 
 def runs(folder: Path) -> list[Path]:
     return list(folder.glob("*/config.json"))
+
+
+def begun(folder: Path) -> bool:
+    return any(list(run_files.read_metrics(path.parent)) for path in runs(folder))

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.training import train
 from tests.lab.pictures import pictures
 from tests.lab.training.test_training import StopAfter, curves
+from tests.processes import PATIENCE_SECONDS, children, until
 
 # 19 images in batches of 15, which two do not divide, and a last one of 4. At the report's learning rate weights that
 # differ by 1e-7 make the second epoch's loss differ by tens of percent, in one process alone; at this one by 1e-4.
@@ -121,12 +121,9 @@ def launched(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     options = ["--data", "digits", "--train-images", "20", "--test-images", "10", "--batch-size", "10"]
     options += ["--epochs", "500", "--precision", "fp32", "--out", str(tmp_path)]
     process = subprocess.Popen([*TORCHRUN, "evonorm", "train", *options], start_new_session=True)
-    deadline = time.monotonic() + 120
     try:
-        while not list(tmp_path.glob("*/checkpoint.pt")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.02)
+        until(lambda: list(tmp_path.glob("*/checkpoint.pt")) or process.poll() is not None)
+        assert process.poll() is None
         yield process
     finally:
         for left in [process.pid, *children(process.pid)]:
@@ -138,16 +135,16 @@ def launched(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 def test_ctrl_c_of_torchrun_stops_all_at_a_checkpoint(launched: subprocess.Popen[bytes], tmp_path: Path) -> None:
     workers = children(launched.pid)
     os.killpg(launched.pid, signal.SIGINT)
-    assert launched.wait(timeout=60) != 0
+    assert launched.wait(timeout=PATIENCE_SECONDS) != 0
     assert_stopped(tmp_path, workers)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.kills), 1])
 def test_the_death_of_one_ends_the_other(launched: subprocess.Popen[bytes], tmp_path: Path, rank: int) -> None:
     workers = children(launched.pid)
     of_rank = {environment(worker)["RANK"]: worker for worker in workers}
     os.kill(of_rank[str(rank)], signal.SIGKILL)
-    assert launched.wait(timeout=60) != 0
+    assert launched.wait(timeout=PATIENCE_SECONDS) != 0
     if rank == 1:
         assert_stopped(tmp_path, workers)
     else:
@@ -163,13 +160,6 @@ def assert_stopped(out: Path, workers: list[int]) -> None:
     assert record.status == "stopped"
     position = torch.load(folder / "checkpoint.pt", weights_only=True)["position"]
     assert position["epoch"] == len(record.metrics) == record.summary["epochs_done"]
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def environment(pid: int) -> dict[str, str]:

@@ -264,13 +264,14 @@ def test_train_with_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert str(tmp_path) not in str(run.config)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_sweep_and_its_membership(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(
         "method: grid\nname: small\nmetric: {name: val_loss}\nparameters: {learning_rate: {values: [1e-3]}}"
     )
     settings = ["train_images=10", "test_images=10", "batch_size=10", "precision=fp32", "epochs=1", "layer=bn-relu"]
-    arguments = ["sweep", str(file), "--out", str(tmp_path / "out"), "--data", "digits", "--workers", "1"]
+    arguments = ["sweep", str(file), "--out", str(tmp_path / "out"), "--data", "digits"]
     assert cli.main([*arguments, "--wandb", "offline", "--set", *settings]) == 0
     (path,) = wandb_files(tmp_path / "out")
     (run,) = [record.run for record in wandb_records(path) if record.HasField("run")]

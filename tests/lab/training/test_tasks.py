@@ -283,7 +283,7 @@ def test_a_task_that_is_not_there(tmp_path: Path) -> None:
 
 def test_checkpoints_from_before_there_were_tasks_are_resumed(tmp_path: Path) -> None:
     """Their position has loss_sum and correct."""
-    config = replace(CONFIG, task="classification", learning_rate=1e-2, epochs=2)
+    config = replace(CONFIG, task="classification", learning_rate=1e-2, epochs=2, batch_size=4, train_images=16)
     whole = train(config, pictures(), tmp_path / "whole")
     stopped = train(config, pictures(), tmp_path / "old", watch=StopAfter(6))
     path = tmp_path / "old" / stopped.name / checkpoint.NAME

@@ -157,9 +157,10 @@ def own_kind(model: nn.Module, run: Run) -> tuple[int, float]:
     Errors are relative to each output's largest value. Sites of each kind are converted one after the other.
     """
     converted, replaced = model, 0
+    sites = plan(model).sites
     with own_rows():
         for family, kinds in (("bn", ("batch", "frozen")), ("gn", ("group",))):
-            for label in {site.activation for site in plan(model).sites} & set(OWN):
+            for label in {site.activation for site in sites if site.family in kinds} & set(OWN):
 
                 def of_kind(site: Site, label: str | None = label, kinds: tuple[str, ...] = kinds) -> bool:
                     return site.activation == label and site.family in kinds

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tests.layers.conversion.checks import Run
+from tests.tensors import noise
 
 FAMILIES = ("classification", "segmentation", "detection", "video", "optical flow")
 
@@ -89,8 +90,3 @@ def timm_model(name: str, *, device: str = "cpu") -> tuple[nn.Module, Run]:
     except Exception:  # it takes its own size alone
         x = noise(2, *given).to(device)
     return model, lambda m: m(x)
-
-
-def noise(*shape: int) -> torch.Tensor:
-    """Numbers that are the same every time."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))

@@ -10,7 +10,7 @@ from torch import nn
 
 import evonorm
 from evonorm import NormActivation, Plan
-from tests.layers.conversion.models import noise
+from tests.tensors import noise
 
 
 def network() -> nn.Sequential:

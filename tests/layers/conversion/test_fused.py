@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import evonorm
-from tests.layers.conversion.models import noise
+from tests.tensors import noise
 
 OWN = "has a forward of its own, which may do more than normalize"
 

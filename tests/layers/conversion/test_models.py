@@ -28,6 +28,8 @@ COUNTED = [
     ("classification", "densenet121", 121, 121),
     ("classification", "googlenet", 59, 59),  # two of them only in training's auxiliary heads
 ]
+# The report's: none may fall back to its parts.
+REPORTED = ("mobilenet_v2", "resnet50", "mnasnet1_0", "efficientnet_b0")
 TIMM = [
     ("test_resnet", 15, 8),
     ("test_efficientnet", 13, 9),  # BatchNormAct2d
@@ -44,6 +46,7 @@ def test_torchvision(family: str, name: str, norms: int, replaced: int) -> None:
         found = check(model, run, training=training)
     assert (found.norms, found.replaced) == (norms, replaced)
     assert found.own_kind == replaced
+    assert found.followed or name not in REPORTED
 
 
 @pytest.mark.parametrize(("family", "name", "norms", "replaced"), COUNTED, ids=lambda value: str(value))
@@ -53,6 +56,7 @@ def test_torchvision_on_the_meta_device(family: str, name: str, norms: int, repl
         x = torch.empty(2, 3, 96, 96)
         found = check_counts(model, lambda m: m(x))
     assert (found.norms, found.replaced) == (norms, replaced)
+    assert found.followed or name not in REPORTED
 
 
 @pytest.mark.parametrize(("name", "norms", "replaced"), TIMM)
@@ -86,14 +90,6 @@ def test_the_counts_catch_a_lost_activation() -> None:
     assert after.activations + after.ours == 16
 
 
-def test_the_reports_architectures_are_followed_whole() -> None:
-    """No model of the report falls back to its parts."""
-    for name in ("mobilenet_v2", "resnet50", "mnasnet1_0", "efficientnet_b0"):
-        with torch.device("meta"):
-            model, _, _ = models.torchvision_model(name, "classification")
-        assert plan(model).unfollowed == {}
-
-
 def test_frozen_backbones() -> None:
     """What torchvision's detectors are made of."""
     from torchvision import models as theirs
@@ -125,7 +121,7 @@ def test_wrapped_models(wrap: str) -> None:
     x = models.noise(2, 3, 64, 64)
     with quiet(), torch.random.fork_rng([]):
         torch.manual_seed(0)
-        original = theirs.resnet18(weights=None).eval()
+        original = theirs.ResNet(theirs.resnet.BasicBlock, [1, 1, 1, 1]).eval()
         wrapped = {
             "DataParallel": torch.nn.DataParallel,
             "compile": lambda m: torch.compile(m, backend="eager"),
@@ -135,7 +131,7 @@ def test_wrapped_models(wrap: str) -> None:
             "export": lambda m: torch.export.export(m, (x,)).module(),
         }[wrap](original)
         if wrap in ("DataParallel", "compile", "checkpoint"):
-            assert check(wrapped, lambda m: m(x)).replaced == 9
+            assert check(wrapped, lambda m: m(x)).replaced == 5
             return
         sites = {site.name: site for site in plan(wrapped).sites}
     if wrap == "export":

@@ -14,7 +14,7 @@ from torch import nn
 import evonorm
 from evonorm import NormActivation, Plan
 from evonorm.layers.statistics import groups_in_force
-from tests.layers.conversion.models import noise
+from tests.tensors import noise
 
 
 class Block(nn.Module):

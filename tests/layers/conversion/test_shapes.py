@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import evonorm
 from evonorm import ConversionWarning, NormActivation, Plan
-from tests.layers.conversion.models import noise
+from tests.tensors import noise
 
 FLAT = "kept: its input is (N, C), without space"
 UNKNOWN = "kept: its input may be (N, C), without space; example_inputs would tell"

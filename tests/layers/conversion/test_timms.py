@@ -13,6 +13,7 @@ import evonorm
 from evonorm import NormActivation
 from evonorm.layers.conversion.kinds import timms_layer
 from tests.layers.conversion import checks, models
+from tests.tensors import noise
 
 timm = pytest.importorskip("timm")
 
@@ -28,10 +29,6 @@ KINDS = {
     **{f"EvoNorm2d{kind}": f"evonorm-{kind.lower()}" for kind in ("S0a", "S1a", "S2a")},
     "FilterResponseNormTlu2d": "frn-tlu",
 }
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def perturbed(model: nn.Module) -> nn.Module:
