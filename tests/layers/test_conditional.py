@@ -14,12 +14,22 @@ from torch import fx, nn
 import evonorm
 from evonorm import NormActivation, norm_act
 from evonorm.layers import kernels, reference
+from evonorm.layers.kernels.rows import ROWS as ROWS_WITH_KERNELS
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, Setting, get
+from tests.layers.yardstick import case, check, trains
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 AFFINE = pytest.mark.parametrize("row", [row for row in TABLE if row.affine], ids=lambda row: row.name)
 FEATURES = 5
+KERNELS = pytest.mark.skipif(not kernels.available(), reason=str(kernels.reason()))
+SHAPES = [
+    (3, 63, 7, 5),  # nothing divides a vector
+    (2, 6, 1, 1),  # one value an instance
+    (1, 32, 9),
+    (2, 64, 40, 40),  # several chunks
+    (5, 8, 2, 3, 4),
+]
 
 
 def noise(*shape: int, seed: int = 3) -> torch.Tensor:
@@ -310,8 +320,53 @@ def test_the_replicas_path_is_the_formula(name: str) -> None:
     torch.testing.assert_close(found, norm_act(x, name, w, b, **own, training=True))
 
 
-@pytest.mark.skipif(not kernels.available(), reason=str(kernels.reason()))
-def test_the_kernels_say_why_they_do_not_serve() -> None:
-    x = torch.zeros(2, 8, 4, 4)
-    with pytest.raises(ValueError, match="does not serve evonorm-s0 here: weight and bias of each sample"):
-        norm_act(x, "evonorm-s0", torch.ones(2, 8), v=torch.ones(8), groups=4, backend="kernel")
+@KERNELS
+@pytest.mark.parametrize("row", [get(name) for name in ROWS_WITH_KERNELS], ids=lambda row: row.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_kernels_against_float64(row, shape, dtype, channels_last, training, nan_filled_memory) -> None:
+    """By the yardstick of all kernels, in y and every gradient; those of weight and bias are (N, C)."""
+    if training and not trains(row, shape):
+        pytest.skip("one value a channel, which has no variance")
+    _, x, dy, p = case(row, shape, dtype, channels_last)
+    p |= {name: noise(*shape[:2], seed=seed).float() for seed, name in ((30, "weight"), (31, "bias"))}
+    c = shape[1]
+    given = {"running_mean": noise(c, seed=4).float(), "running_var": noise(c, seed=5).abs().float() + 0.1}
+    running = None if training else {name: value for name, value in given.items() if name in row.running}
+    check(row, x, dy, p, running=running)
+
+
+@KERNELS
+@pytest.mark.parametrize("row", [get(name) for name in ROWS_WITH_KERNELS], ids=lambda row: row.name)
+@pytest.mark.parametrize("own", ["weight", "bias"])
+def test_kernels_with_one_of_both_of_each_sample(row, own: str, nan_filled_memory) -> None:
+    _, x, dy, p = case(row, (3, 6, 5, 5), torch.float32, True)
+    p[own] = noise(3, 6, seed=30).float()
+    check(row, x, dy, p)
+    del p["bias" if own == "weight" else "weight"]
+    check(row, x, dy, p)
+
+
+@KERNELS
+@pytest.mark.parametrize("row", [get(name) for name in ROWS_WITH_KERNELS], ids=lambda row: row.name)
+def test_kernels_second_derivative(row) -> None:
+    _, x, dy, p = case(row, (2, 6, 3, 3), torch.float32, False)
+    p |= {name: noise(2, 6, seed=seed).float() for seed, name in ((30, "weight"), (31, "bias"))}
+    found = {}
+    for backend in ("kernel", "reference"):
+        leaves = [x.clone().requires_grad_(), *(value.clone().requires_grad_() for value in p.values())]
+        given = dict(zip(p, leaves[1:], strict=True))
+        y = norm_act(leaves[0], row.name, **given, training=True, groups=3, backend=backend)
+        first = torch.autograd.grad(y, leaves, dy, create_graph=True)
+        squares = sum(g.square().sum() for g in first)
+        found[backend] = torch.autograd.grad(squares, leaves, allow_unused=True, materialize_grads=True)
+    for one, other in zip(found["kernel"], found["reference"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@KERNELS
+def test_tritons_kernels_say_why_they_do_not_serve() -> None:
+    why = kernels.supports(get("evonorm-s0"), torch.zeros(2, 8, 4, 4), Setting(conditional=True), "triton")
+    assert why is not None  # or, where there is no Triton, that
