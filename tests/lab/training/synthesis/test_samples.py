@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from evonorm.lab.records import pictures
 from evonorm.lab.training.synthesis import samples
 from evonorm.lab.training.synthesis.samples import Sampler, noise
 from evonorm.models import BigGAN
@@ -72,9 +73,11 @@ def test_grids(tmp_path) -> None:
         z = sampler.z(10, "interpolation")
         ends = sampler.network(z[3:4].expand(2, -1), torch.tensor([3, 4]))
     torch.testing.assert_close(between[[27, 35]], ends)  # the fourth row goes from class 3 to class 4
-    sampler.write(tmp_path, 2)
-    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"epoch-0002.png", "interpolation.png"}
-    picture = np.asarray(Image.open(tmp_path / "samples" / "epoch-0002.png"))
-    assert picture.shape == (8 * 33 + 1, 10 * 33 + 1, 3)
+    sampler.write(tmp_path, 2, "by nobody")
+    samples, interpolation = sorted(pictures.of_run(tmp_path), key=lambda one: one.kind, reverse=True)
+    assert (samples.epoch, samples.size) == (2, (10 * 33 + 1, 8 * 33 + 1))
+    assert samples.caption == "Samples after epoch 2: a column a class, a row a noise; by nobody."
+    assert interpolation.caption.startswith("Interpolation after epoch 2: each row from one class to the next")
+    picture = np.asarray(Image.open(samples.path))
     expected = ((sampler.grid()[0] + 1) / 2 * 255).permute(1, 2, 0).numpy()
     assert np.abs(picture[1:33, 1:33] - expected).max() <= 1

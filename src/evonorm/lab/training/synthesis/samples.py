@@ -1,9 +1,8 @@
-"""Samples of a generator: noise and its truncation, standing statistics, grids and classes in between as PNG."""
+"""Samples of a generator: noise and its truncation, standing statistics, grids, and classes in between."""
 
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +11,10 @@ import torchvision.utils
 from torch import Tensor, nn
 
 import evonorm
-from evonorm.lab.records import run_files
+from evonorm.lab.records import pictures
 from evonorm.lab.training.seeding import generator
 from evonorm.models.biggan import Generator
 
-FOLDER = "samples"
 BATCH = 100
 STANDING = 20  # batches that running statistics are taken over anew before a sample is drawn
 _ROWS, _STEPS = 8, 9
@@ -73,11 +71,20 @@ class Sampler:
         ]
         return torch.cat(rows)
 
-    def write(self, folder: Path, epoch: int) -> None:
-        """samples/epoch-NNNN.png, the grid, and samples/interpolation.png, of the last epoch."""
-        (folder / FOLDER).mkdir(exist_ok=True)
-        _write(folder / FOLDER / f"epoch-{epoch:04d}.png", self.grid(), columns=self.classes)
-        _write(folder / FOLDER / "interpolation.png", self.interpolation(), columns=_STEPS)
+    def write(self, folder: Path, epoch: int, words: str) -> None:
+        """The grid and the classes in between as pictures of the run; words: what else their captions say."""
+        cut = "" if self.truncation is None else f", noise within {self.truncation:g} deviations"
+        columns = f"a column a class, a row a noise{cut}; {words}"
+        self._write(folder, "samples", epoch, self.grid(), self.classes, columns)
+        between = f"each row from one class to the next, its noise the same{cut}; {words}"
+        self._write(folder, "interpolation", epoch, self.interpolation(), _STEPS, between)
+
+    def _write(self, folder: Path, kind: str, epoch: int, images: Tensor, columns: int, caption: str) -> None:
+        grid = torchvision.utils.make_grid(
+            images.float().cpu(), nrow=columns, padding=1, normalize=True, value_range=(-1, 1)
+        )
+        pixels = grid.mul(255).round().byte().permute(1, 2, 0).numpy()
+        pictures.write(folder, kind, epoch, pixels, f"{kind.capitalize()} after epoch {epoch}: {caption}.")
 
 
 class _Standing(nn.Module):
@@ -96,11 +103,3 @@ class _Standing(nn.Module):
         z = sampler.z(BATCH, "standing", int(number), truncation=sampler.truncation)
         y: Tensor = self.network(z, labels)
         return y
-
-
-def _write(path: Path, images: Tensor, *, columns: int) -> None:
-    content = io.BytesIO()
-    torchvision.utils.save_image(
-        images.float().cpu(), content, format="png", nrow=columns, padding=1, normalize=True, value_range=(-1, 1)
-    )
-    run_files.write_atomically(path, content.getvalue())
