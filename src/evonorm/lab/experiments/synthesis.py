@@ -7,6 +7,7 @@ between these runs alone.
 
 from __future__ import annotations
 
+from evonorm.lab.analysis import synthesis
 from evonorm.lab.experiments.experiment import Budget, Cell, Experiment, Images
 from evonorm.lab.experiments.layers import layers
 from evonorm.lab.training import tasks
@@ -48,4 +49,5 @@ EXPERIMENT = Experiment(
     config=_config,
     label=lambda cells: f"seed {cells[0]['seed']}",
     task=tasks.SYNTHESIS,
+    analyse=synthesis.analysis,
 )

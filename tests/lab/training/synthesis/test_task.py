@@ -73,6 +73,7 @@ def test_a_run_has_its_metrics_pictures_and_judge(whole: Path) -> None:
     assert record.summary["best"]["val_distance"] == min(epoch["val_distance"] for epoch in record.metrics)
     shown = {(one.kind, one.epoch) for one in pictures.of_run(whole)}
     assert shown == {(kind, epoch) for kind in ("samples", "interpolation") for epoch in (1, 2)}
+    assert all("not comparable with published FID" in one.caption for one in pictures.of_run(whole))
     judge = json.loads((whole / "judge.json").read_text())
     beside = run_files.read(whole.parent / judge["run"])
     assert (beside.status, beside.config["layer"], beside.config["train_images"]) == ("finished", "bn-relu", 60)

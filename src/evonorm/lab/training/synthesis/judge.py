@@ -19,7 +19,6 @@ from evonorm.lab.stopping import Held
 from evonorm.lab.training import checkpoint, inputs, tasks
 from evonorm.lab.training.config import TrainConfig
 
-NOTE = "features of a network trained here, not Inception's: not comparable with published figures"
 BATCH = 256
 _WAIT_SECONDS = 2.0
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from evonorm.lab.errors import UserError
 
+# What every figure of samples says of itself.
+NOTE = "features of a network trained here, not Inception's: not comparable with published FID or IS"
+
 
 @dataclass(frozen=True)
 class SynthesisOptions:

@@ -18,6 +18,7 @@ from evonorm.lab.training.config import REPORT_MODEL, TrainConfig
 from evonorm.lab.training.seeding import generator
 from evonorm.lab.training.stages import stage
 from evonorm.lab.training.synthesis import judge
+from evonorm.lab.training.synthesis.options import NOTE
 from evonorm.lab.training.synthesis.samples import Sampler, noise
 from evonorm.lab.training.synthesis.scores import frechet, inception_style
 from evonorm.lab.training.tasks import SYNTHESIS
@@ -112,7 +113,7 @@ class Synthesis(ImageData):
             "accuracy": self.judge.accuracy,
             "distance_of_training_images": frechet(self.features, train),
             "score_of_validation_images": inception_style(logits),
-            "note": judge.NOTE,
+            "note": NOTE,
         }
         run_files.write_json(self.folder / JUDGE, said)
 
@@ -148,10 +149,12 @@ class Synthesis(ImageData):
         """See Work: a sample of each validation image's class, judged; and the epoch's pictures."""
         seed, own = self.config.seeds.model, self.config.options
         sampler = Sampler(self._average.module, seed, classes=self.classes, truncation=own.truncation)
-        sampler.write(self.folder, epoch, f"BigGAN's generator, moving average, with {self.config.layer}")
         judged = [self.judge(images) for images in sampler.of(self.test_set.labels)]
         features, logits = (torch.cat(parts) for parts in zip(*judged, strict=True))
-        return {"distance": frechet(self.features, features), "score": inception_style(logits)}
+        found = {"distance": frechet(self.features, features), "score": inception_style(logits)}
+        told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        sampler.write(self.folder, epoch, f"{self.config.layer}; {told}, by {NOTE}")
+        return found
 
     @property
     def _networks(self) -> Any:
