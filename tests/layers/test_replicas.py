@@ -18,6 +18,7 @@ BATCHED = [row.name for row in TABLE if row.running]
 CHANNELS = 12
 KINDS = {
     "kernel": (torch.float32, "auto"),
+    "conditional": (torch.float32, "auto"),  # weight and bias of each sample, by the kernels too
     "reference": (torch.float64, "auto"),
     "triton": (torch.float32, "triton"),  # in its interpreter, where there is no GPU
 }
@@ -34,10 +35,11 @@ def whole() -> tuple[torch.Tensor, torch.Tensor]:
 
 def layer_of(name: str, kind: str) -> NormActivation:
     dtype, backend = KINDS[kind]
-    layer = NormActivation(CHANNELS, name, sync=True, dtype=dtype, backend=backend)
+    features = 1 if kind == "conditional" else None
+    layer = NormActivation(CHANNELS, name, sync=True, dtype=dtype, backend=backend, conditional=features)
     with torch.no_grad():
         for i, parameter in enumerate(layer.parameters()):
-            parameter.copy_(torch.linspace(0.5, 1.5 + i, CHANNELS))
+            parameter.copy_(torch.linspace(0.5, 1.5 + i, CHANNELS).view(parameter.shape))
     return layer
 
 
@@ -45,7 +47,7 @@ def results(name: str, kind: str, part: slice) -> dict[str, torch.Tensor]:
     x, dy = (t[part].to(KINDS[kind][0]) for t in whole())
     x.requires_grad_()
     layer = layer_of(name, kind)
-    y = layer(x)
+    y = layer(x) if layer.conditional is None else layer(x, torch.linspace(-1, 1, 8).view(8, 1)[part])
     y.backward(dy)
     gradients = {f"d{n}": p.grad for n, p in layer.named_parameters()}
     return {"y": y.detach(), "dx": x.grad, **gradients, **dict(layer.named_buffers())}

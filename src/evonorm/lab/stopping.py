@@ -17,11 +17,15 @@ import filelock
 from evonorm.lab.errors import UserError
 
 
+class Held(UserError):
+    """Another process holds the folder."""
+
+
 @contextmanager
 def locked(folder: Path, who: str = "another process is training in") -> Iterator[None]:
     """Makes a folder of runs, or one run's, if it is missing, and holds it for this process.
 
-    Raises UserError if it cannot be made or, beginning with `who`, if another process holds it.
+    Raises UserError if it cannot be made, Held, beginning with `who`, if another process holds it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +36,7 @@ def locked(folder: Path, who: str = "another process is training in") -> Iterato
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise UserError(f"{who} {folder}{_holder(path)}; wait for it, or choose another --out") from None
+        raise Held(f"{who} {folder}{_holder(path)}; wait for it, or choose another --out") from None
     except OSError as error:
         raise UserError(f"cannot write in the folder {folder}: {error.strerror}; choose another --out") from error
     # The lock is the system's and ends with its process, whatever is written there.

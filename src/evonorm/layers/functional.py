@@ -18,6 +18,7 @@ from evonorm.layers.statistics import groups_in_force
 Backend = Literal["auto", "kernel", "triton", "reference"]
 BACKENDS = ("auto", "kernel", "triton", "reference")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_OF_AFFINE = ("weight", "bias")
 
 
 def norm_act(
@@ -43,8 +44,9 @@ def norm_act(
 
     x: (N, C, *) with one to three spatial dimensions; float32, float64, float16 or bfloat16; statistics are computed
     in float32 at least. y: as x, in shape, dtype and memory format. weight, bias, v, tau, running_mean, running_var:
-    (C,), each only for the layers that have it; a missing weight counts as 1, a missing bias as 0. parameters: those of
-    an added layer that has others, by name. When training,
+    (C,), each only for the layers that have it; a missing weight counts as 1, a missing bias as 0. weight, bias: also
+    (N, C), each sample's own, as a conditional layer has them. parameters: those of an added layer that has others, by
+    name. When training,
     running statistics are updated in place, running = (1 - momentum) * running + momentum * batch, and no gradient
     flows into them; otherwise they stand in for the batch's. eps: default the layer's own. activate=False leaves
     affine alone of an EvoNorm, and normalization with affine of evonorm-s0a, -s1a, -s2a and the others.
@@ -107,6 +109,7 @@ def norm_act(
         training=training,
         activate=activate,
         replicas=_replicas() if sync and training and row.running else 1,
+        conditional=any(affine is not None and affine.dim() == 2 for affine in (weight, bias)),
     )
     if _takes_kernel(row, x, setting, backend):
         return kernels.evaluate(row, x, given, setting, backend)
@@ -145,14 +148,20 @@ def _check(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], *, tra
     if x.dtype not in DTYPES:
         raise ValueError(f"x must be one of {', '.join(str(dtype) for dtype in DTYPES)}: got {x.dtype}")
     channels = x.shape[1]
-    known = {*(("weight", "bias") if row.affine else ()), *row.parameters, *row.running}
+    known = {*(_OF_AFFINE if row.affine else ()), *row.parameters, *row.running}
     for name, value in parameters.items():
         if value is None:
             continue
         if name not in known:
             raise ValueError(f"{row.name} has no {name}; it has {', '.join(sorted(known)) or 'no parameters'}")
-        if value.shape != (channels,):
-            raise ValueError(f"{name} must have one value a channel: got {tuple(value.shape)} for {channels} channels")
+        # A compiler that follows this may compare shapes of one length alone, or it would tie the batch to a number.
+        one_a_sample = name in _OF_AFFINE and value.dim() == 2
+        expected = (x.shape[0], channels) if one_a_sample else (channels,)
+        if value.dim() != len(expected) or value.shape != expected:
+            also = f", or one a sample and channel, {(x.shape[0], channels)}" if name in _OF_AFFINE else ""
+            raise ValueError(
+                f"{name} must have one value a channel{also}: got {tuple(value.shape)} for {channels} channels"
+            )
     needed = row.read(activate=activate)
     for name in (*needed.parameters, *(() if training else needed.running)):
         if parameters.get(name) is None:

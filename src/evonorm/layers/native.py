@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evonorm.layers.row import NormAct
 from evonorm.layers.running import unwatched
-from evonorm.layers.statistics import cast, exporting
+from evonorm.layers.statistics import by_channel, cast, exporting
 from evonorm.layers.table import Setting
 
 
@@ -24,10 +24,14 @@ def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], sett
         dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
         exact = cast(x, dtype)
     weight, bias = (_in(parameters.get(name), dtype) for name in ("weight", "bias"))
+    within = (None, None) if setting.conditional else (weight, bias)  # torch's own take one weight a channel alone
     if row.native == "batch_norm":
-        y = _batch_norm(exact, weight, bias, parameters, setting, dtype)
+        y = _batch_norm(exact, *within, parameters, setting, dtype)
     else:
-        y = F.group_norm(exact, setting.groups, weight, bias, setting.eps)
+        y = F.group_norm(exact, setting.groups, *within, setting.eps)
+    if setting.conditional:
+        y = y if weight is None else y * by_channel(weight, y)
+        y = y if bias is None else y + by_channel(bias, y)
     return cast(row.activation(y) if setting.activate and row.activation is not None else y, x.dtype)
 
 

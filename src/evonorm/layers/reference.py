@@ -7,24 +7,23 @@ from torch import Tensor
 
 from evonorm.layers import running
 from evonorm.layers.row import NormAct
-from evonorm.layers.statistics import Statistics, cast
+from evonorm.layers.statistics import Statistics, by_channel, cast
 from evonorm.layers.table import Setting
 
 
 def evaluate(row: NormAct, x: Tensor, parameters: dict[str, Tensor | None], setting: Setting) -> Tensor:
     """y of the row's formula for x: (N, C, *), in x's dtype, computed in float32 or, for float64 x, in float64.
 
-    parameters: weight, bias, the row's own, running_mean, running_var by name, each (C,) or None; a missing weight
-    counts as 1, a missing bias as 0. Running statistics are updated in place when training. Raises ValueError if the
-    formula, of an added row, gives another shape than x's.
+    parameters: weight, bias, the row's own, running_mean, running_var by name, each (C,) or None, weight and bias also
+    (N, C); a missing weight counts as 1, a missing bias as 0. Running statistics are updated in place when training.
+    Raises ValueError if the formula, of an added row, gives another shape than x's.
     """
     dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
     exact = cast(x, dtype)
-    channel = (1, -1, *[1] * (x.dim() - 2))
 
     def shaped(name: str) -> Tensor | None:
         value = parameters.get(name)
-        return None if value is None else cast(value, dtype).view(channel)
+        return None if value is None else by_channel(cast(value, dtype), x)
 
     weight, bias = shaped("weight"), shaped("bias")
 

@@ -142,6 +142,11 @@ def cast(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t if t.dtype == dtype else t.to(dtype)
 
 
+def by_channel(t: Tensor, x: Tensor) -> Tensor:
+    """t: (C,) or (N, C), shaped to broadcast against x: (1 or N, C, 1, ...)."""
+    return t.view(-1, x.shape[1], *[1] * (x.dim() - 2))
+
+
 def moments_over_replicas(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
     """Mean and biased variance over the batches of all processes, and their count; differentiable.
 

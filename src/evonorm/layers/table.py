@@ -25,7 +25,8 @@ WU = "Wu, He 2018, arXiv 1803.08494"
 class Setting(NamedTuple):
     """How a row is evaluated: groups in force, epsilon, weight of the newest batch in running statistics, mode.
 
-    replicas: processes of torch.distributed whose batches count as one in batch statistics.
+    replicas: processes of torch.distributed whose batches count as one in batch statistics. conditional: weight or bias
+    is each sample's own.
     """
 
     groups: int = 1
@@ -34,6 +35,7 @@ class Setting(NamedTuple):
     training: bool = True
     activate: bool = True
     replicas: int = 1
+    conditional: bool = False
 
 
 _ROWS_OF_LIU = (

@@ -5,9 +5,6 @@ build(name, classes, layer) takes the architecture alone, never trained weights,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
@@ -18,6 +15,7 @@ from evonorm.layers.functional import Backend
 from evonorm.layers.modules import NormActivation
 from evonorm.models import names, stem
 from evonorm.models.mini_inception import DROPOUT, MiniInception
+from evonorm.models.seeding import seeded
 
 # Classifiers that return several logits when training, unless told not to.
 _ONE_OUTPUT = {
@@ -67,7 +65,7 @@ def build(
             backend=backend,
             generator=generator,
         )
-    with _seeded(generator):
+    with seeded(generator):
         model = _original(found, classes, dropout)
         stem.fit(model)
     planned = plan(
@@ -147,18 +145,6 @@ def _without_site(name: str, planned: Plan) -> str:
         f"none of the {len(planned.sites)} normalizations of {name} can be replaced with its activation: "
         f"{first.name}, a {first.norm}, is {first.what}; choose another model{more}"
     )
-
-
-@contextmanager
-def _seeded(generator: torch.Generator | None) -> Iterator[None]:
-    """Constructors draw from torch's global generator: seeded from ours, and given back as it was."""
-    if generator is None:
-        yield
-        return
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _first_line(error: Exception) -> str:

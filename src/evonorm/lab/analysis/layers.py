@@ -18,10 +18,11 @@ def compared(trials: Trials[Any]) -> Analysis:
 
     def at(place: Hashable) -> str:
         values = place if type(place) is tuple else (place,)
-        return ", ".join(f"{name} {value}" for name, value in zip(trials.axes, values, strict=True))
+        told = ", ".join(f"{name} {value}" for name, value in zip(trials.axes, values, strict=True))
+        return f" at {told}" if told else ""
 
     return Analysis(
-        [best_at(trials, place, f"Which {trials.lane} is best at {at(place)}?") for place in places],
+        [best_at(trials, place, f"Which {trials.lane} is best{at(place)}?") for place in places],
         [goal_table(trials, what, places)],
         [panel(trials, places, what)],
         method(trials),
@@ -91,4 +92,4 @@ def lost(trials: Trials[Any]) -> str:
 
 def place_name(place: Hashable) -> str:
     """A place in words."""
-    return ", ".join(map(str, place)) if type(place) is tuple else str(place)
+    return ", ".join(map(str, place)) or "all" if type(place) is tuple else str(place)

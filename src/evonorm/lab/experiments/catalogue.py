@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evonorm.lab import python_file
 from evonorm.lab.errors import UserError
-from evonorm.lab.experiments import architectures, batch_size, detection, learning_rate, report
+from evonorm.lab.experiments import architectures, batch_size, detection, learning_rate, report, synthesis
 from evonorm.lab.experiments.experiment import Axis, Budget, Cell, Experiment, Images, of
 from evonorm.lab.records import run_files
 from evonorm.lab.training.config import TrainConfig
@@ -20,6 +20,7 @@ EXPERIMENTS = {
         batch_size.EQUAL_STEPS,
         architectures.EXPERIMENT,
         detection.EXPERIMENT,
+        synthesis.EXPERIMENT,
     )
 }
 

@@ -17,6 +17,8 @@ from evonorm.layers.modules import NormActivation
 
 # Beyond this, squares and sums of float32 are about to overflow (largest float32: 3.4e38).
 HUGE = 1e15
+# Where torch.nn.utils.parametrize keeps what a module's parameters are computed by.
+_COMPUTED = "parametrizations"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class _Watch:
         self.first_forward: tuple[str, nn.Module | None] | None = None
         self.first_gradient: str | None = None
         for name, module in model.named_modules():
-            if not list(module.children()):
+            # A convolution whose weight is computed, as by spectral norm, is watched as the convolution that it is.
+            if {child for child, _ in module.named_children()} <= {_COMPUTED} and _COMPUTED not in name.split("."):
                 module.register_forward_hook(self._forward_hook(name))
         model.register_forward_hook(self._see_end)
 

@@ -109,7 +109,7 @@ class SGD(KerasOptimizer):
 
 
 class Adam(KerasOptimizer):
-    """m, v: running means of gradient and its square (betas 0.9, 0.999); with T = t + 1,
+    """m, v: running means of gradient and its square (betas, default 0.9, 0.999); with T = t + 1,
 
     parameter -= rate_t * sqrt(1 - beta2^T) / (1 - beta1^T) * m / (sqrt(v) + epsilon): the paper's "epsilon hat".
 
@@ -124,11 +124,13 @@ class Adam(KerasOptimizer):
         decay: float = 0.0,
         clip_norm: float | None = None,
         schedule: Schedule | None = None,
+        betas: tuple[float, float] = ADAM_BETAS,
     ) -> None:
+        self._betas = betas
         super().__init__(parameters, learning_rate=learning_rate, decay=decay, clip_norm=clip_norm, schedule=schedule)
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], rate: float) -> None:
-        beta1, beta2 = ADAM_BETAS
+        beta1, beta2 = self._betas
         step = group["iterations"] + 1
         if weight_decay := group.get("weight_decay"):
             torch._foreach_mul_(parameters, 1 - rate * weight_decay)
@@ -142,8 +144,13 @@ class Adam(KerasOptimizer):
         torch._foreach_addcdiv_(parameters, mean, scale, -rate)
 
 
-def make(config: TrainConfig, model: nn.Module, *, steps_per_epoch: int) -> KerasOptimizer:
-    """The optimizer of a resolved config; see schedules.of for steps_per_epoch and parameter_groups for what decays."""
+def make(
+    config: TrainConfig, model: nn.Module, *, steps_per_epoch: int, betas: tuple[float, float] = ADAM_BETAS
+) -> KerasOptimizer:
+    """The optimizer of a resolved config; see schedules.of for steps_per_epoch and parameter_groups for what decays.
+
+    betas: of Adam.
+    """
     assert None not in (config.learning_rate, config.decay), "the config is not resolved"
     rates = {"learning_rate": config.learning_rate or 0.0, "decay": config.decay or 0.0}
     schedule = schedules.of(config, steps_per_epoch=steps_per_epoch)
@@ -152,5 +159,5 @@ def make(config: TrainConfig, model: nn.Module, *, steps_per_epoch: int) -> Kera
     if config.weight_decay:
         parameters = [group for group in parameter_groups(model, weight_decay=config.weight_decay) if group["params"]]
     if config.optimizer == "adam":
-        return Adam(parameters, **rates, clip_norm=config.clip_norm, schedule=schedule)
+        return Adam(parameters, **rates, clip_norm=config.clip_norm, schedule=schedule, betas=betas)
     return SGD(parameters, **rates, momentum=config.momentum, clip_norm=config.clip_norm, schedule=schedule)

@@ -49,8 +49,8 @@ class Gradients(NamedTuple):
     """What backward has beside its call; the rest it fills.
 
     dy: the cotangent of y, laid out as x. stats: as forward has left them. batch_count: see operators. dx: as x.
-    weight, bias, extra: (C,), None where there is no such parameter. sums, totals: (N, 5, C padded to 16) and (2, C),
-    where the two phases run apart.
+    weight, bias, extra: as the parameters, None where there is no such one. sums, totals: (N, 5, C padded to 16) and
+    (2, C), where the two phases run apart.
     """
 
     dy: Tensor

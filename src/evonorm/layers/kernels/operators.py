@@ -5,12 +5,12 @@
         -> (dx, dweight, dbias, dextra)
 
 x, y: (N, C, *), of a dtype the kernels take; what is in neither of the two memory formats is copied first. weight,
-bias, extra (v or tau): (C,). stats: (N, 2, C), mean and biased variance of each sample, as the kernels of that device
-keep them (of each channel on the CPU, of its group on a GPU); (0,) where a row needs none.
-batch: (2, C), mean and biased variance of the batch; forward takes them from x if none are given, and returns (0,) if
-they are given or not needed. row: its place in ROWS. batch_count: values a channel that the batch moments are
-taken over; 0: constants, into which no gradient flows. Gradients of what was not given are (0,). room: "" for the
-kernels of x's device; "triton" for those of the GPU, which Triton's interpreter runs on CPU tensors.
+bias: (C,), or each sample's own, (N, C); extra (v or tau): (C,). stats: (N, 2, C), mean and biased variance of each
+sample, as the kernels of that device keep them (of each channel on the CPU, of its group on a GPU); (0,) where a row
+needs none. batch: (2, C), mean and biased variance of the batch; forward takes them from x if none are given, and
+returns (0,) if they are given or not needed. row: its place in ROWS. batch_count: values a channel that the batch
+moments are taken over; 0: constants, into which no gradient flows. Gradients of what was not given are (0,). room: ""
+for the kernels of x's device; "triton" for those of the GPU, which Triton's interpreter runs on CPU tensors.
 """
 
 from __future__ import annotations

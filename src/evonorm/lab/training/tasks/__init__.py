@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evonorm.lab import python_file
 from evonorm.lab.errors import UserError
+from evonorm.lab.training.synthesis.options import SynthesisOptions
 
 if TYPE_CHECKING:
     from evonorm.lab.data.sets import Dataset, Say
     from evonorm.lab.training.tasks.work import Work
 
-DEFAULT, DETECTION = "classification", "detection"
+DEFAULT, DETECTION, SYNTHESIS = "classification", "detection", "synthesis"
 SPLITS = ("train", "val")
 # What an epoch holds besides its metrics, whatever the task.
 PACE = ("learning_rate", "images_per_second", "seconds")
@@ -148,6 +149,12 @@ def _pictures_with_objects(source: str | None, say: Say) -> Dataset:
     return detection.load(source, say=say)
 
 
+def _synthesis() -> type[Work]:
+    from evonorm.lab.training.tasks.synthesis import Synthesis
+
+    return Synthesis
+
+
 LOSS = Metric("loss")
 ACCURACY = Metric("accuracy", better="higher", unit="%", scale=100.0, short="acc.", counted=True)
 _TASKS: dict[str, Task] = {}
@@ -262,6 +269,22 @@ add(
         chance=lambda dataset: 0.0,
         load=_pictures_with_objects,
         # Its losses are means over regions.
+        replicas=False,
+    )
+)
+DISTANCE = Metric("distance", splits=("val",))
+add(
+    Task(
+        SYNTHESIS,
+        (
+            Metric("loss", splits=("train",)),
+            Metric("generator_loss", splits=("train",)),
+            DISTANCE,
+            Metric("score", better="higher", splits=("val",)),
+        ),
+        DISTANCE,
+        _synthesis,
+        options=SynthesisOptions,
         replicas=False,
     )
 )

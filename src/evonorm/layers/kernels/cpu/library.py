@@ -16,7 +16,7 @@ from torch import Tensor
 from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 from evonorm.layers.kernels.rows import ROWS
 
-INTERFACE = 2
+INTERFACE = 3
 # Another library in the place of the installed one, for one built with sanitizers.
 PLACE = "EVONORM_KERNELS"
 
@@ -27,7 +27,7 @@ _INT, _LONG, _FLOAT, _DOUBLE, _POINTER = (
     ctypes.c_double,
     ctypes.c_void_p,
 )
-_SHAPE = (_INT, _INT, _INT, _LONG, _LONG, _LONG, _INT, _FLOAT, _INT)  # row ... threads
+_SHAPE = (_INT, _INT, _INT, _LONG, _LONG, _LONG, _INT, _FLOAT, _INT, _LONG, _LONG)  # row ... bias_step
 _FAILURES = {1: "out of memory", 2: "no such row"}
 
 
@@ -113,6 +113,7 @@ def _call(name: str, call: Call, own: tuple[float, ...], tensors: tuple[Tensor |
         call.groups,
         call.eps,
         torch.get_num_threads(),
+        *(shape[1] if p is not None and p.dim() == 2 else 0 for p in (call.weight, call.bias)),
         *own,
         *[None if tensor is None else tensor.data_ptr() for tensor in tensors],
     )

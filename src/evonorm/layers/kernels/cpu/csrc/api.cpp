@@ -52,7 +52,7 @@ const Variant& variant() {
 extern "C" {
 
 // Counts up with every change of this interface; the Python side checks it.
-EXPORT int evonorm_interface() { return 2; }
+EXPORT int evonorm_interface() { return 3; }
 
 EXPORT const char* evonorm_instructions() { return variant().name; }
 
@@ -78,21 +78,23 @@ EXPORT int evonorm_choose(int index) {
 }
 
 EXPORT int evonorm_forward(int row, int bf16, int channels_last, int64_t n, int64_t c, int64_t s, int groups, float eps,
-                    int threads, int given_batch, const void* x, const float* weight, const float* bias,
+                    int threads, int64_t weight_step, int64_t bias_step, int given_batch, const void* x, const float* weight, const float* bias,
                     const float* extra, float* stats, float* batch, void* y) {
   evonorm::Forward job{};
   job.n = n, job.c = c, job.s = s, job.groups = groups, job.eps = eps;
+  job.weight_step = weight_step, job.bias_step = bias_step;
   job.channels_last = channels_last, job.threads = threads, job.given_batch = given_batch;
   job.x = x, job.weight = weight, job.bias = bias, job.extra = extra, job.stats = stats, job.batch = batch, job.y = y;
   return variant().forward(row, bf16, job);
 }
 
 EXPORT int evonorm_backward(int row, int bf16, int channels_last, int64_t n, int64_t c, int64_t s, int groups, float eps,
-                     int threads, int phases, double batch_count, const void* x, const void* dy, const float* weight,
+                     int threads, int64_t weight_step, int64_t bias_step, int phases, double batch_count, const void* x, const void* dy, const float* weight,
                      const float* bias, const float* extra, float* stats, float* batch, void* dx, float* dweight,
                      float* dbias, float* dextra, float* sums, float* totals) {
   evonorm::Backward job{};
   job.n = n, job.c = c, job.s = s, job.groups = groups, job.eps = eps;
+  job.weight_step = weight_step, job.bias_step = bias_step;
   job.channels_last = channels_last, job.threads = threads, job.given_batch = true;
   job.phases = phases, job.batch_count = batch_count;
   job.x = x, job.dy = dy, job.weight = weight, job.bias = bias, job.extra = extra, job.stats = stats, job.batch = batch;

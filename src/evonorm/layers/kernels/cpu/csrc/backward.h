@@ -29,7 +29,7 @@ int backward_passes(const Backward& given) {
   const int64_t own_sums = job.sums ? 0 : job.n * J * ld;
   const bool merges = reduces && !L::splits_channels && plan.chunks > 1;
   // Factors of the gradients of weight and extra: of each sample, or the same for all.
-  constexpr bool own_factors = R::extent == Extent::group || R::extent == Extent::instance;
+  const bool own_factors = R::extent == Extent::group || R::extent == Extent::instance || job.weight_step;
   const int64_t factor_floats = (own_factors ? job.n : 1) * 2 * ld;
   Memory memory(workspaces + 3 * ld + own_sums + factor_floats + (merges ? plan.units * plan.chunks * J * ld : 0) + plan.threads * stash_floats +
                 2 * job.c);
@@ -56,7 +56,7 @@ int backward_passes(const Backward& given) {
 #pragma omp simd
     for (int64_t c = unit.c0; c < unit.c1; ++c) {
       factor[c] = work.scale[c];
-      factor[ld + c] = R::extra_factor(channel(job, work, c));
+      factor[ld + c] = R::extra_factor(channel(job, work, unit.n, c));
     }
   };
   if (!own_factors && reduces && job.n > 0) {
@@ -180,10 +180,14 @@ int backward_passes(const Backward& given) {
               weight[i] += (double)factor[i] * sums[ld + i];
               if (J == 3 || J == 5) extra[i] += (double)factor[ld + i] * sums[2 * ld + i];
             }
+            float* own_bias = job.dbias && job.bias_step ? job.dbias + n * job.c + from : nullptr;
+            float* own_weight = job.dweight && job.weight_step ? job.dweight + n * job.c + from : nullptr;
+            for (int64_t i = 0; own_bias && i < channels; ++i) own_bias[i] = sums[i];
+            for (int64_t i = 0; own_weight && i < channels; ++i) own_weight[i] = factor[i] * sums[ld + i];
           }
           for (int64_t i = 0; i < channels; ++i) {
-            if (job.dbias) job.dbias[from + i] = (float)bias[i];
-            if (job.dweight) job.dweight[from + i] = (float)weight[i];
+            if (job.dbias && !job.bias_step) job.dbias[from + i] = (float)bias[i];
+            if (job.dweight && !job.weight_step) job.dweight[from + i] = (float)weight[i];
             if (job.dextra) job.dextra[from + i] = (float)extra[i];
           }
         });

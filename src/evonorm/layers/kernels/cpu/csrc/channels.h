@@ -54,15 +54,18 @@ void statistics(const Job& job, const Part& unit, Workspace& work) {
   }
 }
 
-inline Channel channel(const Job& job, const Workspace& work, int64_t c) {
-  return {job.weight[c],  job.bias[c],      job.extra[c],     work.centre[c],
-          work.scale[c], work.instance[c], work.batch_std[c]};
+inline Channel channel(const Job& job, const Workspace& work, int64_t n, int64_t c) {
+  const float weight = job.weight[n * job.weight_step + c], bias = job.bias[n * job.bias_step + c];
+  return {weight, bias, job.extra[c], work.centre[c], work.scale[c], work.instance[c], work.batch_std[c]};
 }
 
-// weight, bias and extra at every channel, what is not given as it counts. to: (3, ld).
+// weight, bias and extra at every channel, what is not given as it counts; each sample's own stay where they are.
+// to: (3, ld).
 inline void give_parameters(Job& job, float* to, int64_t ld) {
   const float** given[] = {&job.weight, &job.bias, &job.extra};
+  const int64_t steps[] = {job.weight_step, job.bias_step, 0};
   for (int i = 0; i < 3; ++i, to += ld) {
+    if (steps[i]) continue;
     for (int64_t c = 0; c < job.c; ++c) to[c] = *given[i] ? (*given[i])[c] : i == 0 ? 1.0f : 0.0f;
     *given[i] = to;
   }
@@ -74,7 +77,7 @@ void coefficients(const Job& job, const Part& part, Workspace& work, int64_t ld,
 #pragma omp simd
   for (int64_t c = part.c0; c < part.c1; ++c) {
     float k[Row::max_coefficients];
-    make(channel(job, work, c), k);
+    make(channel(job, work, part.n, c), k);
     for (int i = 0; i < COUNT; ++i) work.k[i * ld + c] = k[i];
   }
   for (int i = 0; i < COUNT; ++i) L::template to_lanes<T>(work.k + i * ld, part.c1);

@@ -10,7 +10,7 @@ namespace EVONORM_ISA {
 // What flows back through the statistics: dx = alpha * h + kappa * (x - centre) + lambda.
 template <class R>
 void feedback(const Backward& job, const Part& unit, const float* sums, int64_t ld, Workspace& work) {
-  const float* weight = job.weight;
+  const float* weight = job.weight + unit.n * job.weight_step;
   const bool through_batch = of_batch<R> && job.batch_count > 0;
   const double count = job.batch_count;
   if (R::extent == Extent::group || R::extent == Extent::instance) {
@@ -36,15 +36,15 @@ void feedback(const Backward& job, const Part& unit, const float* sums, int64_t 
     double kappa = 0, lambda = 0;
     if (R::extent == Extent::batch) {
       if (through_batch) {
-        kappa = -w * job.totals[job.c + c] * scale * scale * scale / count;
-        lambda = -w * job.totals[c] * scale / count;
+        kappa = -job.totals[job.c + c] * scale * scale * scale / count;
+        lambda = -job.totals[c] * scale / count;
       }
     } else {
       const double by_instance = -w * sums[(R::sums - 2) * ld + c] / ((double)job.s * work.instance[c]);
       kappa = by_instance;
       if (!R::centred) lambda = by_instance * work.centre[c];
       if (through_batch) {
-        const double by_batch = -w * job.totals[job.c + c] / (count * work.batch_std[c]);
+        const double by_batch = -job.totals[job.c + c] / (count * work.batch_std[c]);
         kappa += by_batch;
         lambda += by_batch * ((double)work.centre[c] - job.batch[c]);
       }
@@ -64,8 +64,9 @@ void batch_totals(const Backward& job, const float* sums, int64_t ld, int64_t c0
       double total[BLOCK] = {};
       for (int64_t n = 0; n < job.n; ++n) {
         const float* sum = sums + (n * R::sums + first + which) * ld + from;
+        const float* weight = job.weight + n * job.weight_step + from;
 #pragma omp simd
-        for (int64_t i = 0; i < channels; ++i) total[i] += sum[i];
+        for (int64_t i = 0; i < channels; ++i) total[i] += (double)weight[i] * sum[i];
       }
       for (int64_t i = 0; i < channels; ++i) job.totals[which * job.c + from + i] = (float)total[i];
     }

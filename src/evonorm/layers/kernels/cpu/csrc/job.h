@@ -32,11 +32,13 @@ struct Job {
   bool channels_last;
   int threads;
   float eps;
+  // From one sample's weight (bias) to the next one's: c, or 0 where all have the same.
+  int64_t weight_step, bias_step;
   // Batch moments are given (running ones in evaluation, synchronized ones in training), not taken from x.
   bool given_batch;
   const void* x;
-  const float* weight;  // (c,) or null, which counts as 1
-  const float* bias;    // (c,) or null, which counts as 0
+  const float* weight;  // (c,), or (n, c) by its step, or null, which counts as 1
+  const float* bias;    // likewise; null counts as 0
   const float* extra;   // (c,): v or tau, of the rows that have one
   float* stats;         // (n, 2, c): mean and biased variance per sample and channel; null for rows that keep none
   float* batch;         // (2, c): mean and biased variance over batch and space; null for rows without
@@ -55,9 +57,9 @@ struct Backward : Job {
   double batch_count;
   const void* dy;
   void* dx;
-  float *dweight, *dbias, *dextra;  // (c,) or null where not wanted
+  float *dweight, *dbias, *dextra;  // as weight, bias and extra, or null where not wanted
   float* sums;                      // (n, sums of the row, c), or null: kept inside when both phases run
-  float* totals;                    // (2, c): what batch moments need, over n
+  float* totals;                    // (2, c): what batch moments need, over n, times weight
 };
 
 
