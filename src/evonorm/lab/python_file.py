@@ -1,7 +1,8 @@
-"""A user's own Python file: run once in a process, as a module, and again from its text where it has travelled to."""
+"""A user's own Python file: run as a module, and again from its text where it has travelled to."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import traceback
 import types
@@ -21,9 +22,8 @@ class Source:
     text: str
 
 
-# Those that ran in this process, by name, and the one that is running.
-_MODULES: dict[str, types.ModuleType] = {}
 _running: list[Source] = []
+_number = itertools.count()
 
 
 def running() -> Source | None:
@@ -40,13 +40,10 @@ def read(name: str) -> Source:
 
 
 def run(source: Source) -> types.ModuleType:
-    """The module that the file makes; of one that ran in this process, the same one. Raises UserError if it fails."""
-    there = _MODULES.get(source.name)
-    if there is not None and there.__dict__["__source__"] == source:
-        return there
-    # A module by a name of its own: dataclasses and pickle look for classes there.
-    module = types.ModuleType(f"evonorm_file_{len(_MODULES)}_{Path(source.name).stem}", None)
-    module.__dict__.update(__file__=source.name, __source__=source)
+    """The module that the file makes. Raises UserError if it fails."""
+    # By a name of its own: dataclasses and pickle look for classes there.
+    module = types.ModuleType(f"evonorm_file_{next(_number)}_{Path(source.name).stem}")
+    module.__dict__["__file__"] = source.name
     sys.modules[module.__name__] = module
     try:
         with _noted(source):
@@ -55,7 +52,6 @@ def run(source: Source) -> types.ModuleType:
         del sys.modules[module.__name__]
         told = "".join(traceback.format_exception_only(error)).strip()
         raise UserError(f"{source.name} could not be run: {told}") from error
-    _MODULES[source.name] = module
     return module
 
 

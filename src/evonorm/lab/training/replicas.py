@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -40,6 +40,9 @@ class Replicas:
         self._whole, self._part = 0, slice(0, 0)
         self._apart = False
         self.broken = False
+
+    def __deepcopy__(self, memo: Any) -> Replicas:
+        return self  # a copied network is of these same processes
 
     def part(self, count: int) -> slice:
         """This process's part of a batch of so many images; dropout is drawn for it from now on."""

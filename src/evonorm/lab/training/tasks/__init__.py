@@ -168,9 +168,12 @@ def add(task: Task) -> Task:
         raise UserError(
             f"task {task.name!r}: metrics must begin with the loss and hold the goal {task.goal.name!r}, of validation"
         )
-    if _TASKS.setdefault(task.name, task) != task:
+    source, before = python_file.running(), _SOURCES.get(task.name)
+    again = source is not None and before is not None and source.name == before.name
+    if not again and _TASKS.get(task.name, task) != task:
         raise UserError(f"there is a task {task.name!r} already; choose another name")
-    if source := python_file.running():
+    _TASKS[task.name] = task
+    if source is not None:
         _SOURCES[task.name] = source
     return task
 
