@@ -31,7 +31,7 @@ def test_its_runs_can_be_trained(budget: Budget) -> None:
     assert len(set(configs)) == len(configs)
     for cell, config in zip(cells, configs, strict=True):
         assert config.learning_rate / config.batch_size == configs[0].learning_rate / configs[0].batch_size
-        assert config.freeze_norms is (cell["layer"] == FROZEN)
+        assert config.options.freeze_norms is (cell["layer"] == FROZEN)
         assert config.model == (detection.LARGE if budget.name == "full" else detection.SMALL)
     check(replace(configs[0], task=EXPERIMENT.task))
 
@@ -54,7 +54,11 @@ def made(folder: Path, truth: Callable[[str, int], float], layers: tuple[str, ..
                 run = f"{layer}-{size}-{seed}"
                 entries.append({"layer": layer, "batch_size": size, "seed": seed, "run": run})
                 frozen = layer == FROZEN
-                config = {"task": "detection", "layer": "bn-relu" if frozen else layer, "freeze_norms": frozen}
+                config = {
+                    "task": "detection",
+                    "layer": "bn-relu" if frozen else layer,
+                    "options": {"freeze_norms": frozen},
+                }
                 config |= {"batch_size": size, "seeds": {"model": seed}}
                 (folder / run).mkdir(parents=True)
                 run_files.write_json(folder / run / "config.json", {"config": config, "dataset": {}})

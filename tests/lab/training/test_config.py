@@ -15,7 +15,6 @@ OTHER = {
     "formula": "x * weight + bias",
     "model": "resnet18",
     "plain_norms": "affine",
-    "freeze_norms": True,
     "layer": "bn-relu",
     "groups": 8,
     "norm_eps": 0.5,

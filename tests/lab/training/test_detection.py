@@ -17,7 +17,7 @@ from evonorm.lab.data.sets import load
 from evonorm.lab.errors import UserError
 from evonorm.lab.pages import page
 from evonorm.lab.records import pictures, run_files
-from evonorm.lab.training import checkpoint
+from evonorm.lab.training import checkpoint, tasks
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.tasks import detection_steps
 from evonorm.lab.training.training import check, train
@@ -110,7 +110,7 @@ def test_a_diverged_run_says_where(data: DetectionDataset, tmp_path: Path) -> No
 
 def test_frozen_norms_stay_as_their_first_pictures_left_them(data: DetectionDataset, tmp_path: Path) -> None:
     """Two runs of one seed that learn otherwise: their statistics are alike, their weights are not."""
-    config = replace(CONFIG, layer="bn-relu", freeze_norms=True, epochs=1)
+    config = replace(CONFIG, layer="bn-relu", options=tasks.DetectionOptions(freeze_norms=True), epochs=1)
     states = []
     for rate in (1e-3, 3e-3):
         record = train(replace(config, learning_rate=rate), data, tmp_path)
@@ -159,12 +159,8 @@ def test_losses_and_detections_are_torchvisions(data: DetectionDataset) -> None:
         ({"augment": True}, "augment is not of task=detection"),
         ({"standardize": True}, "standardize is not of task=detection"),
         ({"dropout": 0.5}, "dropout is not of task=detection"),
-        ({"freeze_norms": True}, "freeze_norms is of layer=bn-relu: got layer=evonorm-s0"),
+        ({"options": tasks.DetectionOptions(True)}, "options.freeze_norms is of layer=bn-relu: got layer=evonorm-s0"),
         ({"model": "resnet18"}, "no detector is called 'resnet18'; choose from mask-rcnn-small, maskrcnn_resnet50"),
-        (
-            {"task": "classification", "freeze_norms": True},
-            "freeze_norms is of task=detection: got",
-        ),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], words: str) -> None:

@@ -24,7 +24,8 @@ def analysis(found: Trials[int]) -> Analysis:
 
 def layer_of(record: Record) -> str:
     """What the listing calls the layer of a run."""
-    return FROZEN if record.config.get("freeze_norms") else str(record.config.get("layer"))
+    frozen = (record.config.get("options") or {}).get("freeze_norms")
+    return FROZEN if frozen else str(record.config.get("layer"))
 
 
 def _metrics(found: Trials[int]) -> Table:

@@ -41,7 +41,8 @@ def _config(cell: Cell, budget: Budget, images: Images) -> TrainConfig:
         cell,
         model=model,
         layer="bn-relu" if frozen else cell["layer"],
-        freeze_norms=frozen,
+        task=tasks.DETECTION,
+        options=tasks.DetectionOptions(freeze_norms=frozen),
         plain_norms="affine",
         batch_size=cell["batch_size"],
         learning_rate=LEARNING_RATES[model] * cell["batch_size"],
@@ -62,7 +63,7 @@ EXPERIMENT = Experiment(
         Axis("batch_size", of(1, 2), kind=int, order="falling", known=known_size),
     ),
     budgets=(
-        Budget("quick", 3, 300, 100, "900 pictures a run: the first signs of learning, half an hour on two cores"),
+        Budget("quick", 3, 300, 100, "900 pictures a run, the first signs of learning: 90 seconds of a core each"),
         Budget("hour", 8, 800, 200, "6,400 pictures a run"),
         Budget(FULL, 12, None, None, "ResNet-50 and every picture: for COCO, on a GPU"),
     ),

@@ -16,7 +16,7 @@ _NOT_IDENTITY = ("data", "device")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
 YOUNGER: dict[str, Any] = {
-    **{"task": tasks.DEFAULT, "model": REPORT_MODEL, "plain_norms": "keep", "formula": None, "freeze_norms": False},
+    **{"task": tasks.DEFAULT, "model": REPORT_MODEL, "plain_norms": "keep", "formula": None},
     **{"schedule": "decay", "step_epochs": None, "step_factor": 0.1, "warmup_epochs": 0.0, "weight_decay": 0.0},
     "options": {},
 }
@@ -59,8 +59,6 @@ class TrainConfig:
             its parameters begin with, as in "x * sigmoid(v * x) / rms_group * weight + bias; v=1".
         plain_norms: what becomes of a network's norms that no activation follows: kept as they are; affine, the layer
             with its activation off; or replaced by the whole layer. Mini Inception has none.
-        freeze_norms: of task detection, layer bn-relu: every BatchNorm keeps the statistics that the untrained network
-            has on its first training images, and its weight and bias, as detectors that are fine-tuned do.
         groups: groups of the layers that have group statistics; where they do not divide a width, the largest
             divisor below is used and recorded.
         norm_eps: epsilon of the layer; default: the layer's own.
@@ -111,7 +109,6 @@ class TrainConfig:
     model: str = REPORT_MODEL
     formula: str | None = None
     plain_norms: Literal["keep", "affine", "replace"] = "keep"
-    freeze_norms: bool = False
     groups: int | None = 32
     norm_eps: float | None = None
     norm_momentum: float = 0.1

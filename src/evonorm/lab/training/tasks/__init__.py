@@ -250,6 +250,18 @@ CLASSIFICATION = add(
 )
 
 
+@dataclass(frozen=True)
+class DetectionOptions:
+    """Options of detection.
+
+    Args:
+        freeze_norms: of layer bn-relu: every BatchNorm keeps the statistics that the untrained network has on its first
+            training pictures, and its weight and bias, as those of a trained network are kept when it is fine-tuned.
+    """
+
+    freeze_norms: bool = False
+
+
 def _precision(name: str, short: str) -> Metric:
     return Metric(name, better="higher", unit="%", scale=100.0, short=short, splits=("val",))
 
@@ -271,6 +283,7 @@ add(
         # Of guesses next to none is right.
         chance=lambda dataset: 0.0,
         load=_pictures_with_objects,
+        options=DetectionOptions,
         # Its losses are means over regions.
         replicas=False,
     )

@@ -50,8 +50,10 @@ class Detection(Work):
         for name in ("augment", "standardize", "dropout"):
             if getattr(config, name):
                 raise UserError(f"{name} is not of task={DETECTION}, whose networks standardize pixels; leave it out")
-        if config.freeze_norms and config.layer != "bn-relu":
-            raise UserError(f"freeze_norms is of layer=bn-relu: got layer={config.layer}; leave it out, or say bn-relu")
+        if config.options.freeze_norms and config.layer != "bn-relu":
+            raise UserError(
+                f"options.freeze_norms is of layer=bn-relu: got layer={config.layer}; leave it out, or say bn-relu"
+            )
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -65,7 +67,7 @@ class Detection(Work):
             model, self.plan = mask_rcnn.build(
                 config.model,
                 len(self.dataset.classes),
-                None if config.freeze_norms else config.layer,
+                None if config.options.freeze_norms else config.layer,
                 groups=config.groups,
                 eps=config.norm_eps,
                 momentum=config.norm_momentum,
@@ -74,7 +76,7 @@ class Detection(Work):
             )
         except ValueError as error:
             raise UserError(str(error)) from None
-        if config.freeze_norms:
+        if config.options.freeze_norms:
             first = self.train.first(FREEZE_PICTURES)
             mask_rcnn.freeze(model, *batch(first, range(len(first)), torch.device("cpu")))
         return model

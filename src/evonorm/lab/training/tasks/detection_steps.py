@@ -2,7 +2,7 @@
 
 torchvision's detectors give losses in training mode alone and detections in evaluation alone. Here their parts are
 called in their order, so that validation has both from one pass of the backbone, and bf16 stays in it: a box in bf16
-would be off by half a pixel.
+would be rounded to half pixels.
 """
 
 from __future__ import annotations

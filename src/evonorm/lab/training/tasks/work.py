@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evonorm.lab.errors import UserError
 from evonorm.lab.training import inputs, optimizers
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.optimizers import KerasOptimizer
@@ -68,11 +67,9 @@ class Work(ABC):
         """The model's name in the one way it is written; raises ValueError if the task has none of this name."""
         return zoo.known(model)
 
-    @classmethod
+    @classmethod  # noqa: B027  # a task that serves all options has nothing to say
     def check(cls, config: TrainConfig) -> None:
-        """Raises UserError for an option that the task does not serve; by default freeze_norms."""
-        if config.freeze_norms:
-            raise UserError(f"freeze_norms is of task=detection: got task={config.task}; leave it out")
+        """Raises UserError for an option that the task does not serve."""
 
     @property
     @abstractmethod
