@@ -12,9 +12,10 @@ import torch
 from evonorm.lab.data import sets
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import pictures, run_files
-from evonorm.lab.training import checkpoint
+from evonorm.lab.stopping import Held
+from evonorm.lab.training import checkpoint, training
 from evonorm.lab.training.config import TrainConfig
-from evonorm.lab.training.synthesis import samples
+from evonorm.lab.training.synthesis import judge, samples
 from evonorm.lab.training.synthesis.options import SynthesisOptions
 from evonorm.lab.training.training import run_folder, train
 
@@ -132,3 +133,23 @@ def test_what_is_not_for_it(digits, tmp_path: Path, given, words: str) -> None:
 def test_options_that_are_wrong(given, words: str) -> None:
     with pytest.raises(UserError, match=words):
         SynthesisOptions(**given)
+
+
+def test_who_comes_second_waits_for_the_judge(digits, whole: Path, monkeypatch) -> None:
+    """Another run of the experiment trains it."""
+    held = iter([Held("another process is training in it")])
+    real, waited = training.train, []
+
+    def once_held(*arguments):
+        for refusal in held:
+            raise refusal
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "train", once_held)
+    monkeypatch.setattr(judge.time, "sleep", waited.append)
+    config = judge.config(CONFIG, epochs=1, images=60)
+    found = judge.ready(config, digits, whole.parent, torch.device("cpu"))
+    assert waited == [judge._WAIT_SECONDS]
+    assert found.name == json.loads((whole / "judge.json").read_text())["run"]
+    features, logits = found(torch.zeros(3, 3, 32, 32))
+    assert (features.shape, logits.shape) == ((3, 336), (3, 10))
