@@ -7,36 +7,42 @@ import numpy as np
 
 BACKEND = keras.config.backend()
 
+if BACKEND == "jax":
+    import jax
 
-def enable_float64() -> None:
-    if BACKEND == "jax":
-        import jax
+    jax.config.update("jax_enable_x64", True)
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
-        jax.config.update("jax_enable_x64", True)
+    # Two devices, for test_replicas; TensorFlow takes this before it computes anything.
+    processor = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
-def results(layer: keras.layers.Layer, x: np.ndarray, dy: np.ndarray, *, training: bool = True) -> dict[str, np.ndarray]:
-    """y, dx and the gradient of each trainable weight, by name, of a built layer; in training, running statistics are blended."""
+def results(
+    layer: keras.layers.Layer, x: np.ndarray, dy: np.ndarray, *, training: bool = True
+) -> dict[str, np.ndarray]:
+    """y, dx and the gradient of each trainable weight, by name, of a built layer; training blends its statistics."""
     trained = layer.trainable_variables
     names = ["y", "dx", *(f"d{one.name}" for one in trained)]
     if BACKEND == "tensorflow":
-        import tensorflow as tf
-
         given = tf.constant(x)
         with tf.GradientTape() as tape:
             tape.watch(given)
             y = layer(given, training=training)
         found = [y, *tape.gradient(y, [given, *(one.value for one in trained)], output_gradients=tf.constant(dy))]
     elif BACKEND == "jax":
-        import jax
 
-        def forward(x, weights):
-            held = [one.value for one in layer.non_trainable_variables]
-            y, changed = layer.stateless_call(weights, held, x, training=training)
-            return y, changed
+        @jax.jit  # one thing to compile, in the place of each operation
+        def everything(x, weights, held, dy):
+            def forward(x, weights):
+                return layer.stateless_call(weights, held, x, training=training)
 
-        y, backward, changed = jax.vjp(forward, x, [one.value for one in trained], has_aux=True)
-        dx, gradients = backward(dy)
+            y, backward, changed = jax.vjp(forward, x, weights, has_aux=True)
+            return y, *backward(dy), changed
+
+        values = [[one.value for one in group] for group in (trained, layer.non_trainable_variables)]
+        y, dx, gradients, changed = everything(x, *values, dy)
         for one, value in zip(layer.non_trainable_variables, changed, strict=True):
             one.assign(value)
         found = [y, dx, *gradients]

@@ -1,4 +1,4 @@
-"""The Keras layer against the float64 reference: outputs, every gradient, running statistics; and as Keras has layers."""
+"""The Keras layer against the float64 reference: outputs, every gradient, running statistics; and as Keras's own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from evonorm.keras.statistics import function
 from evonorm.layers import reference, table
 from evonorm.layers.formula import FUNCTIONS, parse
 from evonorm.layers.table import TABLE, NormAct, Setting
-from tests.keras.backends import BACKEND, enable_float64, results
+from tests.keras.backends import BACKEND, results
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 FIRST = {"channels_first": True, "channels_last": False}
 # One shape, whatever stands where: JAX compiles each operation for each shape anew.
 SHAPE = (2, 6, 6, 6)
-enable_float64()
 
 
 @pytest.fixture(autouse=True)
@@ -97,19 +96,19 @@ def test_outside_training_running_statistics_stand_in(row: NormAct) -> None:
         np.testing.assert_array_equal(before, after.numpy())
 
 
-@pytest.mark.parametrize("layer", ["evonorm-b0", "evonorm-s0", "evonorm-s2", "bn-silu", "gn-relu"])
-@pytest.mark.parametrize("space", [(7,), (2, 3, 2), (1, 1)], ids=["1d", "3d", "one pixel"])
+@pytest.mark.parametrize("layer", ["evonorm-b0", "evonorm-s0", "bn-silu"])
+@pytest.mark.parametrize("space", [(7,), (2, 1, 2)], ids=["1d", "3d"])
 def test_one_to_three_dimensions(layer: str, space: tuple[int, ...]) -> None:
     check(NormActivation(layer, groups=2, dtype="float64", momentum=0.3), (3, 4, *space))
 
 
-@ROWS
+@pytest.mark.parametrize("row", [row for row in TABLE if row.variant_of is None], ids=lambda row: row.name)
 def test_in_float32_as_exact_as_its_rounding(row: NormAct) -> None:
     check(NormActivation(row.name, groups=3), SHAPE, tolerance=4e-6)
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("layer", ["evonorm-b0", "evonorm-s0", "frn-tlu", "bn-relu"])
+@pytest.mark.parametrize("layer", ["evonorm-b0", "evonorm-s0"])
 def test_mixed_precision_keeps_statistics_in_float32(layer: str, dtype: str) -> None:
     """Squares of 400 overflow float16; the result is the exact one, rounded once."""
     mixed = NormActivation(layer, groups=3, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The converter for Keras: BatchNormalization and the activation after it become one layer, every site accounted for."""
+"""The converter for Keras: BatchNormalization and the activation after it as one layer, every site accounted for."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ _NORMS = (
 )
 _ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.PReLU)
 # As in evonorm.convert: not linear, and not bounded by 1 on both sides, which gates are.
-_FUNCTIONS = frozenset(
-    "relu relu6 silu swish gelu elu selu celu mish hard_silu hard_swish leaky_relu softplus squareplus".split()
-)
+_FUNCTIONS = ("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hard_silu", "softplus")
 _OUTPUT = "the model's output"
 
 
@@ -50,8 +48,10 @@ class Account:
     def __str__(self) -> str:
         done, every = len(self.replaced), len(self.sites)
         head = f"{self.model_name}: {self.layer} in the place of {done} of {every} normalizations, {every - done} kept"
-        wide = [max((len(site[column]) for site in self.sites), default=0) for column in (0, 1)]
-        return "\n".join([head, *(f"  {s.name:{wide[0]}}  {s.norm:{wide[1]}}  {s.what}" for s in self.sites)])
+        name_width = max((len(site.name) for site in self.sites), default=0)
+        norm_width = max((len(site.norm) for site in self.sites), default=0)
+        lines = [f"  {site.name:{name_width}}  {site.norm:{norm_width}}  {site.what}" for site in self.sites]
+        return "\n".join([head, *lines])
 
 
 class Converted(NamedTuple):
@@ -199,7 +199,7 @@ def _kept(norm: Any, after: list[Any], graph: _Graph) -> str | None:
         return f"its input has {norm.input_spec.ndim - 2} spatial dimensions"
     if _data_format(norm) is None:
         return f"it normalizes axis {norm.axis}, which is not the channels'"
-    if norm.renorm:
+    if getattr(norm, "renorm", False):
         return "it renormalizes"
     if graph.calls[id(norm)] != 1:
         return f"it is called {graph.calls[id(norm)]} times"

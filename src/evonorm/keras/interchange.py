@@ -1,4 +1,7 @@
-"""Weights between Keras and torch, by name: a layer, or a model whose layers are named by the torch model's paths."""
+"""Weights between Keras and torch, by name: a layer, or a model whose layers are called by the torch model's paths.
+
+Keras on torch allows no dot in a layer's name, so that `stem.conv.weight` is `stem_conv_weight` here, on both sides.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from evonorm.keras.layer import NormActivation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from evonorm.layers.modules import NormActivation as TorchLayer
 
@@ -26,16 +29,15 @@ _KNOWN = (
     *(keras.layers.BatchNormalization, NormActivation),
 )
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-# Torch's norms count batches, which a fixed momentum has no use for.
-_COUNT = "num_batches_tracked"
 
 
 def to_torch(source: Any, target: nn.Module | None = None) -> nn.Module:
     """The torch module like a built layer `source`; or `target`, given the weights of the Keras model `source`.
 
-    With a target, each layer of `source` with weights must be called as the path of a module in `target`, as
-    `stem.conv`; in a nested model, after the nested model's name and a dot. Kernels are turned into torch's order. A
-    Dense that reads flattened maps means the same in both only if they are of one pixel, or channels first.
+    With a target, each layer of `source` with weights must be called as the path of a module in `target`, with `_` for
+    `.`: `stem_conv` for `stem.conv`; in a nested model, after the nested model's name and `_`. Kernels are turned into
+    torch's order. A Dense that reads flattened maps means the same in both only if they are of one pixel, or channels
+    first.
 
     Raises ValueError if the layer is not built, a layer's kind is not known here, or a weight on either side has no
     counterpart or another shape; then nothing has changed.
@@ -49,7 +51,7 @@ def to_torch(source: Any, target: nn.Module | None = None) -> nn.Module:
         entries = _of_layer("", source)
     else:
         entries = _entries(source)
-    state = target.state_dict()
+    state = _state(target)
     found = {name: _outward(layer, variable) for name, (layer, variable) in entries.items()}
     _compare({name: value.shape for name, value in found.items()}, {name: tuple(t.shape) for name, t in state.items()})
     with torch.no_grad():
@@ -69,11 +71,11 @@ def from_torch(source: nn.Module, target: Any = None, **own: Any) -> Any:
         entries = _of_layer("", target)
     else:
         entries = _entries(target)
-    state = {name: tensor.detach().cpu().numpy() for name, tensor in source.state_dict().items()}
+    state = _state(source)
     shapes = {name: _outward(layer, variable).shape for name, (layer, variable) in entries.items()}
-    _compare(shapes, {name: value.shape for name, value in state.items()})
+    _compare(shapes, {name: tuple(t.shape) for name, t in state.items()})
     for name, (layer, variable) in entries.items():
-        variable.assign(_inward(layer, state[name], tuple(variable.shape)))
+        variable.assign(_inward(layer, state[name].double().cpu().numpy(), tuple(variable.shape)))
     return target
 
 
@@ -110,6 +112,15 @@ def _keras_like(module: Any, **own: Any) -> NormActivation:
     return layer
 
 
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters and buffers. Torch's norms count batches, which a fixed momentum has no use for."""
+    state = {name: t for name, t in module.state_dict().items() if name.rpartition(".")[2] != "num_batches_tracked"}
+    renamed = {name.replace(".", "_"): t for name, t in state.items()}
+    if len(renamed) < len(state):
+        raise ValueError(f"two paths of {type(module).__name__} are one when `.` is written `_`")
+    return renamed
+
+
 def _entries(model: Any) -> dict[str, tuple[Any, Any]]:
     """Layer and variable of each weight of a Keras model, by torch's name for it."""
     found: dict[str, tuple[Any, Any]] = {}
@@ -117,14 +128,14 @@ def _entries(model: Any) -> dict[str, tuple[Any, Any]]:
         if not isinstance(layer, _KNOWN):
             known = ", ".join(kind.__name__ for kind in _KNOWN)
             raise ValueError(f"{path} is a {type(layer).__name__}, whose weights are not known here; {known} are")
-        found |= _of_layer(f"{path}.", layer)
+        found |= _of_layer(f"{path}_", layer)
     return found
 
 
 def _layers(model: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers(layer, f"{prefix}{layer.name}.")
+            yield from _layers(layer, f"{prefix}{layer.name}_")
         elif layer.weights:
             yield f"{prefix}{layer.name}", layer
 
@@ -135,7 +146,7 @@ def _of_layer(prefix: str, layer: Any) -> dict[str, tuple[Any, Any]]:
 
 def _outward(layer: Any, variable: Any) -> np.ndarray:
     """A weight in torch's order: (*space, inputs, outputs) -> (outputs, inputs, *space), depthwise ones each alone."""
-    value = keras.ops.convert_to_numpy(variable.value)
+    value: np.ndarray = keras.ops.convert_to_numpy(variable.value)
     if value.ndim == 1:
         return value
     if isinstance(layer, _DEPTHWISE):
@@ -149,10 +160,11 @@ def _inward(layer: Any, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _compare(kerass: dict[str, tuple[int, ...]], torchs: dict[str, tuple[int, ...]]) -> None:
-    torchs = {name: shape for name, shape in torchs.items() if name.rpartition(".")[2] != _COUNT}
     for one, other, side in ((kerass, torchs, "torch"), (torchs, kerass, "Keras")):
         if alone := [name for name in one if name not in other]:
             raise ValueError(f"{len(alone)} weights have no counterpart in {side}: {', '.join(alone[:5])}")
     for name, shape in kerass.items():
         if shape != torchs[name]:
-            raise ValueError(f"{name} has the shape {shape} in Keras and {torchs[name]} in torch, both in torch's order")
+            raise ValueError(
+                f"{name} has the shape {shape} in Keras and {torchs[name]} in torch, both in torch's order"
+            )

@@ -75,7 +75,7 @@ class NormActivation(keras.layers.Layer):  # type: ignore[misc]
         self.synchronized = synchronized
         self._used = row.read(activate=activate)
         try:  # on torch by torch's own functions: some of Keras's compute in float32 there, float64 or not
-            self._formula = parse(self._used.text, None if keras.config.backend() == "torch" else function)
+            self._formula: Any = parse(self._used.text, None if keras.config.backend() == "torch" else function)
         except ValueError as error:
             raise ValueError(f"{layer} cannot be evaluated by Keras: {error}") from error
         # The names of its weights, once they are made.
