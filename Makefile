@@ -2,6 +2,7 @@
 ## make test        set up, then lint, types and tests
 ## make lint        set up, then lint and types alone
 ## make oldest      set up, then the layers' tests with the oldest torch, torchvision and timm that pyproject.toml admits
+## make tensorflow  set up, then the Keras layer's tests on TensorFlow, which is installed beside .venv, not into it
 ## make sanitize    set up, then the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
 ## make kills       set up, then every test of kill -9; a sweep is killed at KILLS=50 random moments
@@ -15,7 +16,7 @@ BUDGET ?= quick
 OUT ?= runs
 KILLS ?= 50
 
-.PHONY: reproduce test lint figures campaign oldest sanitize zoo kills clean setup
+.PHONY: reproduce test lint figures campaign oldest tensorflow sanitize zoo kills clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -49,8 +50,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Keras has one backend a process: torch in the first, JAX in the second.
 test: lint
 	$(BIN)/pytest -n auto --dist worksteal
+	KERAS_BACKEND=jax $(BIN)/pytest tests/keras/test_layer.py
 
 # Tests that need something newer skip themselves, with the reason. $(PYTHON) must be one that this torch was built for.
 oldest: build/oldest/ready build/kernels.ready
@@ -63,6 +66,17 @@ OLDEST = import tomllib, pathlib; p = tomllib.loads(pathlib.Path('pyproject.toml
 build/oldest/ready: pyproject.toml
 	$(PYTHON) -m venv --clear build/oldest
 	build/oldest/bin/python -m pip install --quiet $$($(PYTHON) -c "$(OLDEST)") numpy pytest hypothesis
+	touch $@
+
+# Beside .venv, since TensorBoard and others behave differently where TensorFlow is.
+tensorflow: build/tensorflow/ready build/kernels.ready
+	KERAS_BACKEND=tensorflow build/tensorflow/bin/python -m pytest tests/keras
+
+build/tensorflow/ready: constraints.txt $(VENV)/ready
+	$(PYTHON) -m venv --clear --without-pip build/tensorflow
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+	  > "$$(build/tensorflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	$(BIN)/python -m pip --python build/tensorflow/bin/python install --quiet --constraint constraints.txt tensorflow-cpu
 	touch $@
 
 # Python itself is not built with sanitizers, so they are loaded before it, and leaks of its own are not looked for.

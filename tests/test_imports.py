@@ -1,4 +1,4 @@
-"""One direction of imports: layers <- models <- lab <- cli, and among the lab's wings; and a light start."""
+"""One direction of imports: layers <- models <- lab <- cli, layers <- keras, among the lab's wings; a light start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import evonorm
 
 SOURCE = Path(evonorm.__file__).parent
-WINGS = ["layers", "models", "lab", "search", "cli"]
+WINGS = ["layers", "keras", "models", "lab", "search", "cli"]
 # The lab's wings, each of which knows those before it alone. What lies beside them (errors, stopping, ...) knows none.
 LAB_WINGS = ["data", "records", "training", "jobs", "sweep", "analysis", "experiments", "pages", "bench"]
 # What a run is configured as, and what its task measures, is what its record holds, and is checked against.
@@ -114,6 +114,20 @@ def test_files_that_must_not_import_torch(place: str) -> None:
         assert not {
             m for m in imported(path, at_top=True) if m.split(".")[0] == "torch" or wing(m) in ("layers", "models")
         }
+
+
+def test_keras_needs_keras_and_what_it_reads_of_the_layers_needs_no_torch() -> None:
+    """Where Keras computes with TensorFlow or JAX, torch is imported for to_torch and from_torch alone."""
+    own = sorted((SOURCE / "keras").rglob("*.py"))
+    read = {m for path in own for m in imported(path, at_top=True) if wing(m) == "layers"}
+    below = [p for p in sorted((SOURCE / "layers").glob("*.py")) if f"evonorm.layers.{p.stem}" in read]
+    assert {p.stem for p in below} >= {"table", "formula"}
+    for path in [*own, *below]:
+        needs = {module.split(".")[0] for module in imported(path, at_top=True)} - sys.stdlib_module_names
+        conditional = {"torch", "tensorflow"} if path.name == "interchange.py" or path in below else set()
+        assert needs <= {"evonorm", "keras", "numpy"} | conditional
+    others = [path for path in INNER if path.relative_to(SOURCE).parts[0] != "keras"]
+    assert not {path for path in others if any(wing(m) == "keras" for m in imported(path))}
 
 
 def modules_after(statement: str) -> set[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evonorm import functional as functional
+    from evonorm import keras as keras
     from evonorm import models as models
     from evonorm.layers.batches import convert_sync as convert_sync
     from evonorm.layers.batches import update_statistics as update_statistics
@@ -47,7 +48,7 @@ __all__ = [
     "update_statistics",
 ]
 
-_SUBMODULES = ("functional", "models")
+_SUBMODULES = ("functional", "keras", "models")
 _HOME = {
     "ConversionWarning": "evonorm.layers.conversion",
     "NormActivation": "evonorm.layers.modules",

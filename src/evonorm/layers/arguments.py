@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 import sys
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 LIBRARIES = ("torchvision", "timm")
 
@@ -63,6 +64,8 @@ def refuse_as_norm_layer(module: nn.Module) -> None:
     by activation_layer=None. Who asks is the module whose method is nearest in the calls that led here, whatever
     functions lie between (a lambda, a partial).
     """
+    from torch import nn
+
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code, home = frame.f_code, frame.f_globals.get("__name__", "")

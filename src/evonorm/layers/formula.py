@@ -137,10 +137,11 @@ def read(formula: Formula) -> Reading:
     return Reading(y.text, tuple(s.asked), tuple(p.asked), bool(affines), normalized, activation)
 
 
-def parse(text: str) -> Formula:
+def parse(text: str, function: Callable[[str], Callable[..., Any]] | None = None) -> Formula:
     """The formula that this text is, as `read` gives it: x, statistics as std_group or group_std, functions, numbers.
 
-    Other names are parameters, and `t * weight + bias` is the affine. Nothing but that is executed.
+    Other names are parameters, and `t * weight + bias` is the affine. Nothing but that is executed. function: what a
+    name of FUNCTIONS means, for arrays of another library; default: torch's.
 
     Raises ValueError naming what is none of that.
     """
@@ -149,9 +150,13 @@ def parse(text: str) -> Formula:
     except SyntaxError as error:
         raise ValueError(f"this is no formula: {text!r} ({error.msg})") from None
     source = f"lambda x, s, p, affine: {_python(tree)}"
-    formula: Formula = eval(source, {"__builtins__": {}, **{name: _function(name) for name in FUNCTIONS}})
-    read(formula)
-    return formula
+
+    def over(function: Callable[[str], Callable[..., Any]]) -> Formula:
+        formula: Formula = eval(source, {"__builtins__": {}, **{name: function(name) for name in FUNCTIONS}})
+        return formula
+
+    read(over(_function))
+    return over(function or _function)
 
 
 def _python(node: ast.expr) -> str:

@@ -12,8 +12,8 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from evonorm.layers import kernels, native, reference, table
 from evonorm.layers.arguments import real
+from evonorm.layers.groups import groups_in_force
 from evonorm.layers.row import NormAct
-from evonorm.layers.statistics import groups_in_force
 
 Backend = Literal["auto", "kernel", "triton", "reference"]
 BACKENDS = ("auto", "kernel", "triton", "reference")

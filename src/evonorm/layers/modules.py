@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from evonorm.layers import table
 from evonorm.layers.arguments import channels_and_layer, real, refuse_as_norm_layer, whole
 from evonorm.layers.functional import BACKENDS, Backend, norm_act
-from evonorm.layers.statistics import groups_in_force
+from evonorm.layers.groups import groups_in_force
 
 _CUMULATIVE = "for an average over all batches build the layer with momentum=None, or call evonorm.update_statistics"
 

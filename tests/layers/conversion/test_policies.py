@@ -13,7 +13,7 @@ from torch import nn
 
 import evonorm
 from evonorm import NormActivation, Plan
-from evonorm.layers.statistics import groups_in_force
+from evonorm.layers.groups import groups_in_force
 from tests.tensors import noise
 
 

@@ -14,8 +14,8 @@ from evonorm.lab.bench.options import BenchOptions
 from evonorm.lab.errors import UserError
 from evonorm.layers import kernels, table
 from evonorm.layers.functional import Backend
+from evonorm.layers.groups import groups_in_force
 from evonorm.layers.modules import NormActivation
-from evonorm.layers.statistics import groups_in_force
 
 BATCH_NORM_RELU, GROUP_NORM_SILU, RELU, COPY, NO_LAYER = "batch_norm+relu", "group_norm+silu", "relu", "copy", "none"
 TIMM = {

@@ -14,9 +14,9 @@ from evonorm.layers.conversion.choosing import Choice
 from evonorm.layers.conversion.finding import Found, Refusal
 from evonorm.layers.conversion.removing import Removal
 from evonorm.layers.functional import BACKENDS, Backend
+from evonorm.layers.groups import groups_in_force
 from evonorm.layers.modules import NormActivation
 from evonorm.layers.row import NormAct
-from evonorm.layers.statistics import groups_in_force
 
 Without = Literal["keep", "affine", "replace"]
 WITHOUT = ("keep", "affine", "replace")
