@@ -14,8 +14,8 @@ from evonorm.lab.training import tasks
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.synthesis.options import SynthesisOptions
 
-# Of the script for CIFAR-10 in github.com/ajbrock/BigGAN-PyTorch: batches of 50, four steps of the discriminator to one of
-# the generator, a fixed rate for both, 500 epochs. The networks here are the paper's, with attention, one embedding
+# Of the script for CIFAR-10 in github.com/ajbrock/BigGAN-PyTorch: batches of 50, four steps of the discriminator to one
+# of the generator, a fixed rate for both, 500 epochs. The networks here are the paper's, with attention, one embedding
 # for all layers, z in parts and orthogonal weights, which that script leaves out.
 LEARNING_RATE, BATCH_SIZE = 2e-4, 50
 _OPTIONS = {
