@@ -1,4 +1,4 @@
-"""The README's Python runs as printed, and its commands exist."""
+"""The Python of README and docs runs as printed, and the README's commands exist."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from evonorm.layers import table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 COMMANDS = re.findall(r"^evonorm (\w+)", README, flags=re.M)
 
 
-def test_python_blocks_run() -> None:
-    assert BLOCKS
+@pytest.mark.parametrize("file", ["README.md", "docs/layers.md", "docs/sweep.md"])
+def test_python_blocks_run(file: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), flags=re.S)
+    assert blocks
     with mock.patch.dict(table._ROWS):  # one adds a layer
-        for block in BLOCKS:
-            exec(compile(block, "README.md", "exec"), {})
+        for block in blocks:
+            exec(compile(block, file, "exec"), {})
 
 
 def test_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,5 +43,6 @@ def test_version_is_said_once() -> None:
 def test_every_layer_is_in_the_table() -> None:
     from evonorm.layers.table import TABLE
 
+    layers = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
     for row in TABLE:
-        assert f"| `{row.name}` | `{row.text}` |" in README
+        assert f"| `{row.name}` | `{row.text}` |" in layers
