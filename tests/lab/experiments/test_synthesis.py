@@ -28,7 +28,7 @@ def test_cells_are_layers_by_seeds(budget) -> None:
     assert len({name_of(config, "0123456789abcdef") for config in configs}) == 8
 
 
-def test_the_full_budget_is_the_public_set_up() -> None:
+def test_the_full_budget_is_the_public_scripts() -> None:
     (config, *_) = (
         EXPERIMENT.config(cell, EXPERIMENT.budget("full"), Images(50_000, 10_000)) for cell in EXPERIMENT.cells()
     )

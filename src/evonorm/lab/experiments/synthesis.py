@@ -14,8 +14,9 @@ from evonorm.lab.training import tasks
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.synthesis.options import SynthesisOptions
 
-# As BigGAN's authors train it on CIFAR-10 (github.com/ajbrock/BigGAN-PyTorch): batches of 50, four steps of the
-# discriminator to one of the generator, a fixed rate for both.
+# Of the script for CIFAR-10 in github.com/ajbrock/BigGAN-PyTorch: batches of 50, four steps of the discriminator to one
+# of the generator, a fixed rate for both, 500 epochs. The networks here are the paper's, with attention, one embedding
+# for all layers, z in parts and orthogonal weights, which that script leaves out.
 LEARNING_RATE, BATCH_SIZE = 2e-4, 50
 _OPTIONS = {
     "quick": SynthesisOptions(width=8, generator_every=2, average=0.99, judge_epochs=1, judge_images=5_000),
@@ -44,7 +45,7 @@ EXPERIMENT = Experiment(
     budgets=(
         Budget("quick", 3, 2_000, 500, "an eighth of the width, 120 steps: shows that it works", BATCH_SIZE),
         Budget("hour", 14, 5_000, 1_000, "a quarter of the width, 1,400 steps", BATCH_SIZE),
-        Budget("full", 500, None, None, "BigGAN's authors' 500 epochs on every image, on a GPU", BATCH_SIZE),
+        Budget("full", 500, None, None, "500 epochs on every image, for a GPU", BATCH_SIZE),
     ),
     config=_config,
     label=lambda cells: f"seed {cells[0]['seed']}",
