@@ -12,7 +12,7 @@ NOTE = "features of a network trained here, not Inception's: not comparable with
 
 @dataclass(frozen=True)
 class SynthesisOptions:
-    """How BigGAN is trained, and how its samples are judged; defaults: those of its authors' script for CIFAR-10.
+    """How BigGAN is trained, and how its samples are judged; by default as its authors' script for CIFAR-10 has it.
 
     Args:
         width: what all widths of both networks are multiples of; those of 32x32 pixels are four times as wide.
