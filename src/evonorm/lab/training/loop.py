@@ -157,7 +157,6 @@ class Run:
         unread, faults = self._unread, self.work.faults
         if not unread or faults is None:
             return
-        names = list(unread[0][1][1])
         values = [faults, *(value for _, (loss, sums) in unread for value in (loss, *sums.values()))]
         broken, *read = self.group.read(values)
         self._spent += time.perf_counter() - started
@@ -165,10 +164,9 @@ class Run:
             self._again(order, len(unread))
             return
         self._unread, self.work.faults = [], None
-        for count, _ in unread:
-            loss, *sums = read[: 1 + len(names)]
-            del read[: 1 + len(names)]
-            self._count(count, loss / self.group.size, dict(zip(names, sums, strict=True)))
+        left = iter(read)
+        for count, (_, sums) in unread:
+            self._count(count, next(left) / self.group.size, {name: next(left) for name in sums})
 
     def _again(self, order: Tensor, steps: int) -> None:
         """Takes so many steps since the last look again, each looked at as if the interval were 1."""

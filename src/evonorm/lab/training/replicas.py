@@ -109,8 +109,9 @@ class Replicas:
         return self.read([torch.as_tensor(value, device=_device()) for value in values])
 
     def read(self, values: Sequence[Tensor]) -> list[float]:
-        """Each of these tensors of one number, added up over all processes, in one transfer from the device."""
-        sums = torch.stack([value.detach().to(torch.float64) for value in values])
+        """Each of these tensors of one number, added up over all processes, in one transfer from the first's device."""
+        device = values[0].device
+        sums = torch.stack([value.detach().to(device, torch.float64) for value in values])
         if self.size > 1:
             dist.all_reduce(sums)
         return [float(value) for value in sums.tolist()]
