@@ -15,6 +15,7 @@ import torch
 import evonorm
 from evonorm.lab.errors import UserError
 from evonorm.layers import kernels
+from evonorm.layers.kernels import triton
 
 
 def choose_device(name: str) -> torch.device:
@@ -74,6 +75,15 @@ def environment(device: torch.device) -> dict[str, Any]:
         "kernels": kernels.instructions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
+
+
+def layers_by(backend: str, device: torch.device) -> str:
+    """What computes the layers that it serves, of a resolved configuration: the kernels by name, or torch."""
+    if backend == "reference":
+        return "torch"
+    if backend == "triton" or device.type == "cuda":
+        return "triton, interpreted" if triton.INTERPRETED else "triton"
+    return f"C++, {kernels.instructions()}"
 
 
 def _cpuinfo(key: str) -> str:

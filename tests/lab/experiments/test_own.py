@@ -8,7 +8,6 @@ from unittest import mock
 import pytest
 
 from evonorm import cli
-from evonorm.lab import python_file
 from evonorm.lab.experiments import catalogue
 from evonorm.lab.records import run_files
 from evonorm.layers import table
@@ -20,7 +19,7 @@ NAMED = "from evonorm.lab.experiments.report import EXPERIMENT; from dataclasses
 def test_a_layer_and_an_experiment_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = str(EXAMPLES / "layer_experiment.py"), tmp_path / "out"
     arguments = ["reproduce", "--experiment", file, "--data", "digits", "--groups-of", "8", "--seeds", "0"]
-    with mock.patch.dict(table._ROWS), mock.patch.dict(python_file._MODULES, clear=True):
+    with mock.patch.dict(table._ROWS):
         assert cli.main([*arguments, "--workers", "1", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert f"page: {out / 'own-layer.html'}" in shown
@@ -43,7 +42,7 @@ def test_a_layer_and_an_experiment_of_ones_own(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize("name", ["dropout_experiment.py", "layer_experiment.py"])
 def test_the_examples_are_experiments(name: str) -> None:
-    with mock.patch.dict(table._ROWS), mock.patch.dict(python_file._MODULES, clear=True):
+    with mock.patch.dict(table._ROWS):
         experiment = catalogue.find(str(EXAMPLES / name))
         assert len(list(experiment.cells())) == 2 * 2 * 2
 

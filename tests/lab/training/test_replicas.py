@@ -37,6 +37,7 @@ ALIKE = {layer: replace(CONFIG, layer=layer) for layer in LAYERS} | {"resnet": R
 STOPPED = replace(CONFIG, layer="evonorm-b0", epochs=3)
 DIVERGING = replace(CONFIG, layer="none", learning_rate=1e4)
 STOP_STEPS = 3
+SOME = "some"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
 
@@ -54,6 +55,8 @@ def replica(rank: int, folder: str, port: int) -> None:
     # The wish to stop comes to one process alone.
     assert train(STOPPED, few(), out, watch=StopAfter(STOP_STEPS)).status == "stopped"
     assert train(DIVERGING, few(), out).status == "diverged"
+    for config in (ALIKE["bn-relu"], DIVERGING):
+        train(replace(config, check_steps=3), few(), out / SOME)
     again = train(replace(CONFIG, layer=LAYERS[0]), few(), out)
     assert again.status == "finished"
     for wrong, message in (({"batch_size": 1}, "2 processes needs an image of every batch"), ({"layer": "x"}, "no la")):
@@ -90,6 +93,15 @@ def test_two_processes_give_the_metrics_of_one(together: Path, tmp_path: Path, c
     weights = [torch.load(f / alone.name / "checkpoint.pt", weights_only=True)["model"] for f in (together, tmp_path)]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-3)
+
+
+def test_looking_every_few_steps_finds_the_same(together: Path) -> None:
+    looked = run_files.read_all(together / SOME).records
+    assert sorted(record.status for record in looked) == ["diverged", "finished"]
+    for some in looked:
+        each = run_files.read(together / some.name)
+        assert curves(some) == curves(each)
+        assert some.summary["diagnosis"] == each.summary["diagnosis"]
 
 
 def test_batch_norms_that_cannot_be_of_the_whole_batch_are_refused() -> None:

@@ -16,7 +16,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.records.run_files import Record, Unread, flat
 from evonorm.lab.training import tasks
-from evonorm.lab.training.config import YOUNGER
+from evonorm.lab.training.config import NOT_IDENTITY, YOUNGER
 
 # Settings that tell runs apart, in this order, and how a name has them; what else differs follows them.
 _NAMED = {
@@ -32,8 +32,8 @@ _NAMED = {
 }
 # Those of them that a table has columns for.
 COLUMNS = ("layer", "groups", "model", "optimizer", "learning_rate", "batch_size", "epochs")
-# Where the data lies and how the machine computes it; seeds tell repetitions apart, not settings; a list has one task.
-_NO_SETTING = ("data", "device", "task")
+# Seeds tell repetitions apart, not settings; a list has one task.
+_NO_SETTING = (*NOT_IDENTITY, "task")
 # Settings that others decide where nobody gives them: no difference of their own, unless under the same they differ.
 _FOLLOWS = {
     **dict.fromkeys(("groups", "formula", "norm_eps", "backend"), ("layer",)),

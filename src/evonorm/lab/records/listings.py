@@ -34,20 +34,12 @@ def write(
     except (OSError, KeyError, TypeError) as error:
         raise UserError(f"cannot use {path}: {error}; choose another --out, or delete the file") from error
     listed |= {_key(entry): entry for entry in entries}
-    train_images, test_images = budget_images(dataset, budget)
     content = {
         "schema": 1,
         "updated": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "experiment": dict(experiment),
         "budget": asdict(budget),
-        "dataset": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "notice": dataset.notice,
-            "classes": list(dataset.classes),
-            "train_images": train_images,
-            "test_images": test_images,
-        },
+        "dataset": described(dataset, *budget_images(dataset, budget)),
         **({"caveats": there["caveats"]} if "caveats" in there else {}),
         "entries": list(listed.values()),
     }
@@ -82,6 +74,18 @@ def describe(listing: Path, entry: Mapping[str, Any]) -> str:
     """
     named = {"experiment": listing.stem.rsplit("-", 2)[0], **entry}
     return " ".join(str(value) for name, value in named.items() if name not in ("seed", "run"))
+
+
+def described(dataset: Dataset, train_images: int, test_images: int) -> dict[str, Any]:
+    """What records and listings hold of data, of which so many images are used."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "notice": dataset.notice,
+        "classes": list(dataset.classes),
+        "train_images": train_images,
+        "test_images": test_images,
+    }
 
 
 def budget_images(dataset: Dataset, budget: Any) -> tuple[int, int]:

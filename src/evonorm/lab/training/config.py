@@ -12,7 +12,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.training import tasks
 
 # Where the data lies and how the machine computes it does not change what is computed.
-_NOT_IDENTITY = ("data", "device")
+NOT_IDENTITY = ("data", "device", "check_steps")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
 YOUNGER: dict[str, Any] = {
@@ -95,10 +95,14 @@ class TrainConfig:
         dropout: probability of dropping a feature before the classifier; default: 0.5 in mini-inception, in the
             others their own.
         precision: fp32, bf16 (autocast), or auto: bf16 where the processor computes in it fast.
-        backend: kernel (fused, on a CPU), reference (plain torch), or auto: the kernel where one serves, but torch's
-            own BatchNorm and GroupNorm, which is what the others are compared with.
+        backend: kernel (fused, on a CPU), triton (fused, on CUDA; on a CPU interpreted, under TRITON_INTERPRET=1),
+            reference (plain torch), or auto: the kernel where one serves, but torch's own BatchNorm and GroupNorm,
+            which is what the others are compared with.
         channels_last: keep activations in channels-last memory order.
         device: cpu, cuda, or auto: cuda where there is one.
+        check_steps: steps between two looks at whether losses and gradients were finite; where they were not, the steps
+            since are taken again, one by one. Default: 1 on a CPU, where looking costs nothing, and with several
+            processes; 32 on CUDA, where each look waits for the device (no GPU has run this yet).
         task: what the network is trained for: classification, detection, or a task of your own, whose Python file the
             command line takes here; a task may have options besides, which `--task NAME --help` shows.
         options: those, as the frozen dataclass of the task's row; default: its defaults.
@@ -134,9 +138,10 @@ class TrainConfig:
     standardize: bool = False
     dropout: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    backend: Literal["auto", "kernel", "reference"] = "auto"
+    backend: Literal["auto", "kernel", "triton", "reference"] = "auto"
     channels_last: bool = True
     device: str = "auto"
+    check_steps: int | None = None
     task: str = tasks.DEFAULT
     options: Any = None
     seeds: Seeds = field(default_factory=Seeds)
@@ -206,7 +211,7 @@ class TrainConfig:
 
 
 _COUNTS = (
-    *("groups", "epochs", "batch_size", "steps_per_epoch", "step_epochs"),
+    *("groups", "epochs", "batch_size", "steps_per_epoch", "step_epochs", "check_steps"),
     *("train_images", "test_images", "validation_images"),
 )
 
@@ -238,7 +243,7 @@ def run_name(config: TrainConfig, data_fingerprint: str) -> str:
     content = {
         key: value
         for key, value in (asdict(config) | {"options": _unusual(config.options)}).items()
-        if key not in _NOT_IDENTITY and not (key in YOUNGER and value == YOUNGER[key])
+        if key not in NOT_IDENTITY and not (key in YOUNGER and value == YOUNGER[key])
     }
     content["data"] = data_fingerprint
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

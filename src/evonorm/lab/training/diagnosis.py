@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -71,6 +72,35 @@ def diagnose(model: nn.Module, loss_of: Callable[[nn.Module], Tensor], *, loss: 
     return Diagnosis("not reproduced", None, cause + _where_else(compiled=compiled), watch.magnitudes)
 
 
+def diagnose_validation(model: nn.Module, validate: Callable[[], Any]) -> Diagnosis:
+    """Repeats a validation that was not finite, watching every tensor. model: keeps the hooks, for its run ends."""
+    said = "Training stayed finite to its end; its last validation did not. "
+    kept = [*model.named_parameters(), *model.named_buffers()]
+    if (name := next((name for name, value in kept if not _finite(value)), None)) is not None:
+        return Diagnosis("parameter", name, f"{said}{name} is not finite: lower the learning rate.")
+    watch = _Watch(model)
+    validate()
+    if watch.first_forward is not None:
+        name, module = watch.first_forward
+        return Diagnosis("forward", name, said + _forward_cause(name, module, watch.magnitudes), watch.magnitudes)
+    found = _loss_fault(watch)
+    return replace(found, cause=said + found.cause)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile is around a module of it, or its method compile() or a compiled `forward` in one."""
+    if "torch._dynamo" not in sys.modules:  # it takes a second to import
+        return False
+    from torch._dynamo import OptimizedModule
+
+    return any(
+        isinstance(one, OptimizedModule)
+        or one._compiled_call_impl is not None
+        or hasattr(vars(one).get("forward"), "_torchdynamo_orig_callable")
+        for one in model.modules()
+    )
+
+
 def _eager(model: nn.Module) -> tuple[nn.Module, bool]:
     """A copy without what torch.compile put around its modules, so that their names are the code's; and whether it did.
 
@@ -79,7 +109,7 @@ def _eager(model: nn.Module) -> tuple[nn.Module, bool]:
     from torch._dynamo import OptimizedModule
 
     # The method compile() keeps what it made in the module; a copy is without it.
-    compiled = any(isinstance(one, OptimizedModule) or one._compiled_call_impl is not None for one in model.modules())
+    compiled = is_compiled(model)
     model = copy.deepcopy(model._orig_mod if isinstance(model, OptimizedModule) else model)
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):
@@ -91,7 +121,6 @@ def _eager(model: nn.Module) -> tuple[nn.Module, bool]:
         if hasattr(own, "_torchdynamo_orig_callable") and inspect.ismethod(method := inspect.unwrap(own)):
             # It is bound to the module that was copied.
             module.forward = types.MethodType(method.__func__, module)
-            compiled = True
     return model, compiled
 
 

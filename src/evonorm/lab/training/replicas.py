@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
@@ -106,9 +106,14 @@ class Replicas:
         """Each of these numbers, added up over all processes."""
         if self.size == 1:
             return [value.item() if isinstance(value, Tensor) else value for value in values]
-        device = _device()
-        sums = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device).detach() for value in values])
-        dist.all_reduce(sums)
+        return self.read([torch.as_tensor(value, device=_device()) for value in values])
+
+    def read(self, values: Sequence[Tensor]) -> list[float]:
+        """Each of these tensors of one number, added up over all processes, in one transfer from the first's device."""
+        device = values[0].device
+        sums = torch.stack([value.detach().to(device, torch.float64) for value in values])
+        if self.size > 1:
+            dist.all_reduce(sums)
         return [float(value) for value in sums.tolist()]
 
     def any(self, flag: bool) -> bool:

@@ -16,7 +16,7 @@ from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
 from evonorm.lab.stopping import locked, stop_requests
-from evonorm.lab.training import replicas, tasks
+from evonorm.lab.training import keeping, replicas, tasks
 from evonorm.lab.training.config import TrainConfig, run_name
 from evonorm.lab.training.loop import Diverged, Run
 from evonorm.lab.training.progress import Silent, Watch
@@ -40,9 +40,10 @@ def resolve(config: TrainConfig, watch: Watch | None = None) -> tuple[TrainConfi
     precision, why = machine.fast_precision(device)
     if watch is not None and config.precision == "auto":
         watch.say(f"precision {precision}: {why}")
-    unserved = kernels.serves(row, device)
-    if config.backend == "kernel" and unserved is not None:
-        raise UserError(f"backend=kernel does not serve {row.name} here: {unserved}; use backend=auto or reference")
+    unserved = kernels.serves(row, device, config.backend)
+    if config.backend in ("kernel", "triton") and unserved is not None:
+        asked = f"backend={config.backend}"
+        raise UserError(f"{asked} does not serve {row.name} here: {unserved}; use backend=auto or reference")
     fused = unserved is None and row.native is None
     resolved = config.resolved(
         precision=precision, grouped=row.grouped, eps=row.eps, backend="kernel" if fused else "reference"
@@ -138,17 +139,17 @@ def train(
             run = Run(resolved, dataset, folder, device, watch, group)
             try:
                 status = run.go(lambda: stop_requested() or stop())
-                run.summarize(status)
+                keeping.summarize(run, status)
             except Diverged as fault:
-                run.summarize("diverged", diagnosis=fault.diagnosis)
+                keeping.summarize(run, "diverged", diagnosis=fault.diagnosis)
                 watch.say(f"{folder.name} diverged in epoch {fault.diagnosis['epoch']}: {fault}")
             except KeyboardInterrupt:
-                run.summarize("stopped")
+                keeping.summarize(run, "stopped")
                 raise
             except Exception as error:
                 if group.lost(error):
                     return run.abandon()
-                run.summarize("failed", error="".join(traceback.format_exception_only(error)).strip())
+                keeping.summarize(run, "failed", error="".join(traceback.format_exception_only(error)).strip())
                 raise
             record = group.share(lambda: run_files.read(folder))
             if stop_requested() and record.status != "stopped":

@@ -42,8 +42,11 @@ class Work(ABC):
 
     model: all networks of the run, in one module; its state is in the checkpoint. optimizers: by their names there; the
     first one's learning rate is the record's. plan: how the layers got into the network, where that is to be told and
-    kept. They are there once `build` was called.
+    kept. They are there once `build` was called. faults: None, and what is not finite is told at once; or a count of it
+    on the device, which the loop reads later: till then nothing is read from there.
     """
+
+    faults: Tensor | None = None
 
     plan: Plan | None = None
     model: nn.Module
@@ -128,7 +131,7 @@ class Work(ABC):
         """Moves the model's parameters against the gradient of the passes' summed losses; that sum, and their sums.
 
         Several passes accumulate their gradients: each gives its share of the mean loss. Raises NotFinite before
-        anything moved.
+        anything moved, unless faults are counted.
         """
         loss, sums = self._pass(model, passes[0])
         for one in passes[1:]:
@@ -136,9 +139,11 @@ class Work(ABC):
             loss, sums = loss + more, {name: sums[name] + own[name] for name in sums}
         with stage("gradient check"):
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
-            finite = math.isfinite(loss.item()) and _all_finite(gradients)
-        if self.group.any(not finite):
-            raise NotFinite(model, lambda copy: _total(one(copy) for one in passes), self.group.mean(loss, {})[0])
+            if self.faults is not None:
+                # A norm that overflows is a fault too: taken again, it turns out to be none.
+                self.faults += ~(loss.isfinite() & nn.utils.get_total_norm(gradients).isfinite())
+            elif self.group.any(not (math.isfinite(loss.item()) and _all_finite(gradients))):
+                raise NotFinite(model, lambda copy: _total(one(copy) for one in passes), self.group.mean(loss, {})[0])
         with stage("optimizer"):
             optimizer.step()
             self.model.zero_grad(set_to_none=True)  # of all networks: a loss may reach through another
