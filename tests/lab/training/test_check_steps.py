@@ -177,6 +177,21 @@ def test_an_error_after_what_was_not_finite_is_told_as_divergence(
     assert json.dumps(some.summary["diagnosis"]) == json.dumps(each.summary["diagnosis"])
 
 
+def test_a_step_that_broke_off_behind_its_backward_pass_leaves_no_gradient(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = train(CONFIG, pictures(), folder)
+    norm, calls = nn.utils.get_total_norm, iter(range(1000))
+
+    def breaking(gradients: Any, norm_type: float = 2.0) -> torch.Tensor:
+        if next(calls) == 1:
+            raise RuntimeError("once")
+        return norm(gradients, norm_type=norm_type)
+
+    monkeypatch.setattr(nn.utils, "get_total_norm", breaking)
+    assert curves(train(replace(CONFIG, check_steps=3), pictures(), tmp_path)) == curves(each)
+
+
 def test_nothing_is_read_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way from a tensor to a number of the host is counted."""
     reads: list[str] = []

@@ -177,6 +177,7 @@ class Run:
     def _go_back(self) -> None:
         """To the last look."""
         self._unread, self.work.faults = [], None
+        self.work.model.zero_grad(set_to_none=True)  # a step may have broken off behind its backward pass
         self.work.load(self._before)
 
     def _count(self, images: int, loss: float, sums: Mapping[str, float]) -> None:
