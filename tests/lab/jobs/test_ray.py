@@ -91,7 +91,7 @@ class OwnDisks(OnRay):
 
 
 def test_folders_come_back_from_a_node_with_its_own_disk(cluster: Any, tmp_path: Path) -> None:
-    target = Training(TINY, "fingerprint", sources=["digits"])
+    target = Training(TINY, "fingerprint", sources=[("classification", "digits")])
     sweep = schema.parse({"method": "grid", "metric": {"name": "val_loss"}, "parameters": {"epochs": {"value": 2}}})
     result = drive(sweep, target, tmp_path / "a", OwnDisks(target, address=cluster.address))
     assert [(trial.status, len(trial.history)) for trial in result.trials] == [("finished", 2)]
@@ -129,7 +129,7 @@ def test_a_program_runs_where_its_files_are(cluster: Any, tmp_path: Path, monkey
 def test_a_sweep_outlives_a_node(cluster: Any, tmp_path: Path) -> None:
     """A run whose node is killed goes on from its checkpoint on another; it is lost once, and ends once."""
     node = started(cluster, num_cpus=2)
-    target = Training({**TINY, "epochs": 8}, "fingerprint", sources=["digits"])
+    target = Training({**TINY, "epochs": 8}, "fingerprint", sources=[("classification", "digits")])
     grid = {"learning_rate": {"values": [1e-3, 2e-3]}}
     sweep = schema.parse({"method": "grid", "metric": {"name": "val_loss"}, "parameters": grid})
 

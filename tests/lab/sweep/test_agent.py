@@ -167,7 +167,10 @@ def test_a_command_that_does_not_use_the_program_needs_none(here: Path) -> None:
                 "it never reported the metric 'val.acc'; did you mean 'val_acc'?; it reported val_acc, step",
             ),
         ),
-        ('{"val": 3}', ("failed", None, "it never reported the metric 'val.acc'; it reported val")),
+        (
+            '{"val": 3}',
+            ("failed", None, "it never reported the metric 'val.acc'; did you mean 'val'?; it reported val"),
+        ),
     ],
 )
 def test_a_dotted_metric(here: Path, printed: str, ends: tuple[str, float | None, str | None]) -> None:

@@ -21,7 +21,7 @@ from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.progress import Silent
 from evonorm.lab.training.training import train
 from tests.lab.pictures import pictures
-from tests.lab.training import adversarial, reconstruction
+from tests.lab.training import reconstruction
 from tests.lab.training.test_training import StopAfter, curves
 
 # Four steps an epoch: 3 and 5 divide nothing.
@@ -33,7 +33,8 @@ TASKS = {
     "classification": replace(CONFIG, task="classification", layer="bn-relu", train_images=32, epochs=2),
     "adversarial": replace(CONFIG, task="adversarial", layer="gn-relu", optimizer="adam", learning_rate=1e-2),
 }
-assert {reconstruction.RECONSTRUCTION.name, adversarial.ADVERSARIAL.name} <= {task.name for task in tasks.added()}
+ADVERSARIAL = tasks.find(str(Path(__file__).with_name("adversarial.py")))
+assert {reconstruction.RECONSTRUCTION.name, ADVERSARIAL.name} <= {task.name for task in tasks.added()}
 
 
 def state(folder: Path, record: run_files.Record) -> dict[str, Any]:
