@@ -91,7 +91,7 @@ zoo: setup
 	$(BIN)/python -m tests.layers.conversion.zoo $(if $(MINUTES),--minutes $(MINUTES))
 
 campaign: setup
-	$(BIN)/python -m benchmarks.campaign --data "$(DATA)" $(if $(filter-out runs,$(OUT)),--out "$(OUT)") $(if $(FOR),--for $(FOR))
+	$(BIN)/python -m benchmarks.campaign $(if $(DATA),--data "$(DATA)") $(if $(filter-out runs,$(OUT)),--out "$(OUT)") $(if $(FOR),--for $(FOR))
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

@@ -80,7 +80,7 @@ PARTS = (
 def main() -> int:
     """Runs what is left; the exit code: 0 when all has run, 130 when the time was over."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip(), formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", required=True, help="as evonorm reproduce takes it")
+    parser.add_argument("--data", help="as evonorm reproduce takes it")
     parser.add_argument("--out", default="campaign", help="folder of all its folders")
     parser.add_argument("--for", dest="time", metavar="TIME", help="stop after this time: 90s, 9m, 1.5h")
     parser.add_argument("--rehearse", action="store_true", help="budgets of minutes, which tell nothing")
@@ -96,7 +96,8 @@ def main() -> int:
         if left is not None and left < LEAST_SECONDS:
             print(f"the time is over before {part.name}; repeat the command to go on")
             return cli.INTERRUPTED
-        words = (*part.command, *(part.rehearsal if options.rehearse else part.full), "--data", options.data)
+        words = (*part.command, *(part.rehearsal if options.rehearse else part.full))
+        words += ("--data", options.data) if options.data else ()
         words += ("--out", str(Path(options.out) / part.name), *(() if left is None else ("--for", f"{left:.0f}s")))
         print(f"== {part.name}: evonorm {' '.join(words)}", flush=True)
         code = subprocess.run([sys.executable, "-m", "evonorm", *words], check=False).returncode

@@ -93,10 +93,16 @@ def run(options: Any) -> int:
     )
     if len(planned.runs) <= 24:
         print_table(console, results_table(planned.runs, width=console.width if console.is_terminal else None))
+    stopped = any(run.status in ("stopped", "waiting") for run in planned.runs)
     written = out / f"{experiment.name}.html"
-    say_unread(page.write(out, written, comparison=planned.listing.name))
-    console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
-    if any(run.status in ("stopped", "waiting") for run in planned.runs):
+    try:
+        say_unread(page.write(out, written, comparison=planned.listing.name))
+        console.print(f"page: {written}", markup=False, highlight=False, soft_wrap=True)
+    except UserError as error:
+        if not stopped:
+            raise
+        console.print(f"no page: {error}", markup=False, highlight=False, soft_wrap=True)
+    if stopped:
         console.print("stopped; repeat the command to go on", markup=False)
         return INTERRUPTED
     return FAILED if any(run.status == "failed" for run in planned.runs) else 0

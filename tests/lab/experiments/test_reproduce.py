@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from evonorm import cli
 from evonorm.lab import machine
 from evonorm.lab.analysis.comparison import read
 from evonorm.lab.errors import UserError
@@ -255,6 +256,18 @@ def test_ctrl_c_stops_all_and_repeating_goes_on(tmp_path: Path, monkeypatch: pyt
     page.write(tmp_path, tmp_path / "report.html")
     plan = comparison(tmp_path, console(), only=["b0"], experiment=longer)
     assert [run.status for run in plan.runs] == ["finished"] * 2
+
+
+def test_what_is_stopped_before_anything_can_be_compared_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no page, and the exit code of a stop: who repeats the command goes by that."""
+    monkeypatch.setattr(campaign, "run", lambda *arguments: None)
+    words = ["reproduce", "--experiment", "batch-size", "--data", "digits", "--out", str(tmp_path)]
+    assert cli.main(words) == cli.INTERRUPTED
+    shown = capsys.readouterr().out
+    assert "no page: nothing in " in shown
+    assert shown.endswith("stopped; repeat the command to go on\n")
 
 
 def test_the_live_table_shows_every_run(tmp_path: Path) -> None:

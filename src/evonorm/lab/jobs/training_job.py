@@ -86,6 +86,8 @@ class Training:
             try:
                 record = train(config, dataset, job.sweep_folder, watch=recording, stop=reporter.stop_requested)
             except KeyboardInterrupt:  # Ctrl-C reaches the whole terminal; here when there was no step left to stop at
+                if not folder.exists():  # or none yet
+                    raise
                 record = run_files.read(folder)
             recording.ended(record)
         for epoch in record.metrics[watch.told :]:

@@ -51,11 +51,12 @@ class Run:
         device: torch.device,
         watch: Watch,
         group: Replicas | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config, self.folder, self.device, self.watch = config, folder, device, watch
-        self.group = group or Replicas()
+        self.group, self.stop = group or Replicas(), stop
         self.task = tasks.get(config.task)
-        self.work = self.task.work_class(config, dataset, device, folder, self.group)
+        self.work = self.task.work_class(config, dataset, device, folder, self.group, stop)
         self.images = self.work.sizes[0]
         filled = -(-self.images // self.work.images_per_step)
         self.steps = min(filled, config.steps_per_epoch or filled)
@@ -77,7 +78,7 @@ class Run:
         self._buffers: list[Tensor] = []
         self._spent = 0.0
 
-    def go(self, stop_requested: Callable[[], bool]) -> str:
+    def go(self) -> str:
         """Runs to the end, or to the step at which a stop was requested: `finished` or `stopped`. Raises Diverged."""
         config, position = self.config, self.position
         done = position.epoch * self.steps + position.step
@@ -86,7 +87,7 @@ class Run:
         while position.epoch < config.epochs:
             order = torch.randperm(self.images, generator=generator(config.seeds.order, "order", position.epoch))
             while position.step + len(self._unread) < self.steps:
-                if self.group.any(stop_requested()):
+                if self.group.any(self.stop()):
                     self._look(order)
                     self._save()
                     return "stopped"

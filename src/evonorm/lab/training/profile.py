@@ -135,10 +135,10 @@ def profile(config: TrainConfig, dataset: Dataset, *, steps: int = STEPS, watch:
     brief = replace(resolved, epochs=WARM_UP_STEPS + 2 * steps, validation_images=1, warmup_epochs=0.0, check_steps=1)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         sampler = _Sampler(steps)
-        run = Run(brief, dataset, Path(folder), device, sampler)
+        run = Run(brief, dataset, Path(folder), device, sampler, stop=sampler.between)
         sampler.model = run.work.model
         try:
-            run.go(sampler.between)
+            run.go()
         except Diverged as fault:
             raise UserError(f"the run diverged during the profile: {fault}") from fault
         finally:

@@ -116,7 +116,8 @@ def train(
     A finished or diverged run is not run again. Ctrl-C and SIGTERM end it after the current step, with a checkpoint and
     status `stopped`; one that came too late to stop this run is raised as KeyboardInterrupt when it has ended, so that
     it stops what would follow. `stop`, asked before each step, ends it likewise, and raises nothing if it comes too
-    late. An error is recorded as status `failed` and raised.
+    late. A run that is stopped before it has begun leaves nothing, and raises KeyboardInterrupt. An error is recorded
+    as status `failed` and raised.
 
     Where torch.distributed is initialized, its processes train this run together (see replicas); each calls this, and
     gets the record. One that dies ends the others, with a checkpoint if the first is among them.
@@ -136,9 +137,9 @@ def train(
         devices = [device] if device.type == "cuda" else []
         # Dropout draws from torch's global generator: it is seeded for each step, and given back as it was.
         with torch.random.fork_rng(devices=devices), stop_requests() as stop_requested:
-            run = Run(resolved, dataset, folder, device, watch, group)
+            run = Run(resolved, dataset, folder, device, watch, group, lambda: stop_requested() or stop())
             try:
-                status = run.go(lambda: stop_requested() or stop())
+                status = run.go()
                 keeping.summarize(run, status)
             except Diverged as fault:
                 keeping.summarize(run, "diverged", diagnosis=fault.diagnosis)

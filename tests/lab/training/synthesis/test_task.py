@@ -140,16 +140,34 @@ def test_who_comes_second_waits_for_the_judge(digits, whole: Path, monkeypatch) 
     held = iter([Held("another process is training in it")])
     real, waited = training.train, []
 
-    def once_held(*arguments):
+    def once_held(*arguments, **named):
         for refusal in held:
             raise refusal
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(training, "train", once_held)
     monkeypatch.setattr(judge.time, "sleep", waited.append)
     config = judge.config(CONFIG, epochs=1, images=60)
-    found = judge.ready(config, digits, whole.parent, torch.device("cpu"))
+    found = judge.ready(config, digits, whole.parent, torch.device("cpu"), lambda: False)
     assert waited == [judge._WAIT_SECONDS]
     assert found.name == json.loads((whole / "judge.json").read_text())["run"]
     features, logits = found(torch.zeros(3, 3, 32, 32))
     assert (features.shape, logits.shape) == ((3, 336), (3, 10))
+
+
+def test_a_stop_while_the_judge_is_made_is_a_stop(digits, tmp_path: Path) -> None:
+    """Nothing of the run is there yet; the judge goes on with it."""
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, digits, tmp_path, stop=lambda: True)
+    (made,) = run_files.read_all(tmp_path).records
+    assert (made.config["task"], made.status) == ("classification", "stopped")
+    assert train(CONFIG, digits, tmp_path).status == "finished"
+
+
+def test_a_stop_while_another_makes_the_judge_is_a_stop(digits, tmp_path: Path, monkeypatch) -> None:
+    def held(*arguments, **named):
+        raise Held("another process is training in it")
+
+    monkeypatch.setattr(training, "train", held)
+    with pytest.raises(KeyboardInterrupt):
+        judge.ready(CONFIG, digits, tmp_path, torch.device("cpu"), lambda: True)

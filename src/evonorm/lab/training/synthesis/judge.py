@@ -6,6 +6,7 @@ It is a run like any other, beside the runs that ask for it, and is made by the 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,21 +63,27 @@ def config(of: TrainConfig, *, epochs: int, images: int | None) -> TrainConfig:
     )
 
 
-def ready(config: TrainConfig, dataset: ImageDataset, out: Path, device: torch.device) -> Judge:
+def ready(
+    config: TrainConfig, dataset: ImageDataset, out: Path, device: torch.device, stop: Callable[[], bool]
+) -> Judge:
     """The classifier that a run of this config in `out` gives; trained first, or waited for, where it is not there.
 
-    Raises UserError if that run diverged or was stopped.
+    Raises UserError if that run diverged, KeyboardInterrupt if it, or waiting for it, was stopped.
     """
     from evonorm.lab.training.training import resolve, run_folder, train  # which trains every task, this file's too
 
     while True:
         try:
-            record = train(config, dataset, out)
+            record = train(config, dataset, out, stop=stop)
             break
         except Held:  # another run of the experiment is at it
+            if stop():
+                raise KeyboardInterrupt from None
             time.sleep(_WAIT_SECONDS)
+    if record.status == "stopped":
+        raise KeyboardInterrupt
     if record.status != "finished":
-        raise UserError(f"the judge of samples, {record.name}, is {record.status}: repeat the command to go on with it")
+        raise UserError(f"the judge of samples, {record.name}, has {record.status}; see its folder for why")
     folder = run_folder(config, dataset, out)
     work: Any = tasks.get(config.task).work_class(resolve(config)[0], dataset, device, folder)
     network: nn.Module = work.network()

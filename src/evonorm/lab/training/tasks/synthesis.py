@@ -105,7 +105,7 @@ class Synthesis(ImageData):
             for name, rate in rates.items()
         }
         asked = judge.config(self.config, epochs=own.judge_epochs, images=own.judge_images)
-        self.judge = judge.ready(asked, self.dataset, self.folder.parent, self.device)
+        self.judge = judge.ready(asked, self.dataset, self.folder.parent, self.device, self.stop)
         self.features, logits = self.judge(self.scaled(self.floats(self.test_set.pixels)))
         train, _ = self.judge(self.scaled(self.floats(self.train_set.first(len(self.features)).pixels)))
         said = {

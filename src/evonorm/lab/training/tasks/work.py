@@ -47,7 +47,6 @@ class Work(ABC):
     """
 
     faults: Tensor | None = None
-
     plan: Plan | None = None
     model: nn.Module
     optimizers: dict[str, KerasOptimizer]
@@ -60,10 +59,14 @@ class Work(ABC):
         device: torch.device,
         folder: Path,
         group: Replicas | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """config: resolved. dataset: what the task's row loads. folder: the run's. group: the processes of the run."""
+        """config: resolved. dataset: what the task's row loads. folder: the run's. group: the processes of the run.
+
+        stop: whether the run is to stop, for what takes long before its first step: that raises KeyboardInterrupt then.
+        """
         self.config, self.dataset, self.device, self.folder = config, dataset, device, folder
-        self.group = group or Replicas()
+        self.group, self.stop = group or Replicas(), stop
 
     @classmethod
     def known(cls, model: str) -> str:
