@@ -249,14 +249,6 @@ def test_running_trials_count_where_the_file_says_so() -> None:
         assert suggest.make(sweep, 0).suggest(4, trials).point.keys() == {"x"}
 
 
-def test_workers_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors.capacity, "cores", lambda: 8)
-    for free, workers in {100.0: 8, 11.0: 3, 1.0: 1, None: 8}.items():
-        monkeypatch.setattr(executors.capacity, "_free_gigabytes", lambda free=free: free)
-        assert executors.default_workers(3.5) == workers
-    assert executors.default_workers(None) == 8
-
-
 def test_ctrl_c_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = schema.parse(config(run_cap=3))
 

@@ -17,27 +17,31 @@ ZOOM_RANGE = (0.85, 1.15)
 FLIP_PROBABILITY = 0.5
 
 
-def augment(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    centre: Literal["report", "true"] = "report",
-    of: int | None = None,
-    part: slice = slice(None),
-) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, *, centre: Literal["report", "true"] = "report") -> Tensor:
     """Each image rotated, shifted, sheared and zoomed about `centre`, edges repeated outward, then flipped or not.
 
-    images: (N, C, H, W), float32 or float64; the result is alike. generator: a CPU generator, whatever the images'
-    device, so that a seed means the same everywhere. centre: `report` is keras-preprocessing 1.1.2's, one pixel past
-    the true one; `true` is the image's. of, part: the images are this part of a batch of so many, and get what is drawn
-    for them there.
+    images: (N, C, H, W), float32 or float64; the result is alike. generator, centre: see draw.
     """
     count, _, height, width = images.shape
-    of = count if of is None else of
-    linear, offset = _random_affine(of, height, width, generator)
-    theta = grid_theta(linear[part], offset[part], height, width, centre=centre).to(images)
-    flip = (torch.rand(of, generator=generator) < FLIP_PROBABILITY)[part]
-    moved = warp(images, theta)
+    return apply(images, *draw(count, height, width, generator, centre=centre))
+
+
+def draw(
+    count: int, height: int, width: int, generator: torch.Generator, *, centre: Literal["report", "true"] = "report"
+) -> tuple[Tensor, Tensor]:
+    """What becomes of so many images: maps for `warp`, float64 (N, 2, 3), and whether each is flipped, bool (N,).
+
+    generator: a CPU generator, whatever the images' device, so that a seed means the same everywhere. centre: `report`
+    is keras-preprocessing 1.1.2's, one pixel past the true one; `true` is the image's.
+    """
+    linear, offset = _random_affine(count, height, width, generator)
+    theta = grid_theta(linear, offset, height, width, centre=centre)
+    return theta, torch.rand(count, generator=generator) < FLIP_PROBABILITY
+
+
+def apply(images: Tensor, theta: Tensor, flip: Tensor) -> Tensor:
+    """The images as `draw` has it: nothing but operations on their device if theta and flip lie there."""
+    moved = warp(images, theta.to(images))
     return torch.where(flip.to(images.device).view(-1, 1, 1, 1), moved.flip(-1), moved)
 
 

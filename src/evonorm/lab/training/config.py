@@ -12,7 +12,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.training import tasks
 
 # Where the data lies and how the machine computes it does not change what is computed.
-NOT_IDENTITY = ("data", "device", "check_steps")
+NOT_IDENTITY = ("data", "device", "check_steps", "capture")
 REPORT_MODEL, REPORT_DROPOUT = "mini-inception", 0.5
 # Fields younger than runs that exist: at these values they are left out of the hash, so that those keep their names.
 YOUNGER: dict[str, Any] = {
@@ -103,6 +103,8 @@ class TrainConfig:
         check_steps: steps between two looks at whether losses and gradients were finite; where they were not, the steps
             since are taken again, one by one. Default: 1 on a CPU, where looking costs nothing, and with several
             processes; 32 on CUDA, where each look waits for the device (no GPU has run this yet).
+        capture: on CUDA, the whole step (data, augmentation, network, optimizer) and validation as CUDA graphs, which
+            the host launches with one call each; default: no, since no GPU has run it yet.
         task: what the network is trained for: classification, detection, or a task of your own, whose Python file the
             command line takes here; a task may have options besides, which `--task NAME --help` shows.
         options: those, as the frozen dataclass of the task's row; default: its defaults.
@@ -142,6 +144,7 @@ class TrainConfig:
     channels_last: bool = True
     device: str = "auto"
     check_steps: int | None = None
+    capture: bool | None = None
     task: str = tasks.DEFAULT
     options: Any = None
     seeds: Seeds = field(default_factory=Seeds)

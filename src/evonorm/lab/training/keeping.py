@@ -31,6 +31,7 @@ def describe(run: Run, dataset: Dataset) -> None:
         "device": environment["device"],
         "layers": machine.layers_by(run.config.backend, run.device),
         "compiled": is_compiled(run.work.model),
+        "captured": run.captured is not None,
     }
     # The path of the data is this machine's; the record names the data by content.
     config = asdict(replace(run.config, data=dataset.name, device=run.device.type))

@@ -17,7 +17,7 @@ from torch.profiler import record_function
 from evonorm.lab.data.sets import Dataset
 from evonorm.lab.errors import UserError
 from evonorm.lab.records import run_files
-from evonorm.lab.training import checkpoint, keeping, tasks
+from evonorm.lab.training import capture, checkpoint, keeping, tasks
 from evonorm.lab.training.checkpoint import Position
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.diagnosis import diagnose, diagnose_validation
@@ -68,11 +68,14 @@ class Run:
         self.epochs: list[dict[str, Any]] = []
         self.started = time.monotonic()
         self.seconds_before = 0.0
+        # Looking waits for the device; several processes wait for one another in each step anyway.
+        self.interval = config.check_steps or (CHECK_STEPS[device.type] if self.group.size == 1 else 1)
+        wanted = capture.wanted(self.work, capture=config.capture, interval=self.interval)
+        self.captured = capture.steps(self.work, watch.say) if wanted else None
         self._resume()
         keeping.describe(self, dataset)
         self.work.spread()
-        # Looking waits for the device; several processes wait for one another in each step anyway.
-        self.interval = config.check_steps or (CHECK_STEPS[device.type] if self.group.size == 1 else 1)
+        self._faults = torch.zeros((), dtype=torch.int64, device=device)
         self._unread: list[tuple[int, Pass]] = []
         self._before: dict[str, Any] = {}
         self._buffers: list[Tensor] = []
@@ -127,13 +130,13 @@ class Run:
         chosen = order[number * self.work.images_per_step :][: self.work.images_per_step]
         if not alone and not self._unread:
             self._before = copy.deepcopy(self.work.state())
-            self.work.faults = torch.zeros((), dtype=torch.int64, device=self.device)
+            self.work.faults = self._faults.zero_()
         if self.group.size > 1:  # a step that is broken off has blended its batch into them
             self._buffers = [buffer.clone() for buffer in self.work.model.buffers()]
         step = self.position.epoch * self.steps + number
         self.work.model.train()
         try:
-            found = self.work.update(chosen, step)
+            found = self.work.update(chosen, step) if alone or not self.captured else self.captured(chosen, step)
         except NotFinite as fault:
             with self.group.apart(self.work.model):
                 why = diagnose(fault.model, fault.loss_of, loss=fault.loss)
@@ -180,6 +183,8 @@ class Run:
         self._unread, self.work.faults = [], None
         self.work.model.zero_grad(set_to_none=True)  # a step may have broken off behind its backward pass
         self.work.load(self._before)
+        if self.captured:
+            self.captured.forget()
 
     def _count(self, images: int, loss: float, sums: Mapping[str, float]) -> None:
         """A step is done and was sound: its mean loss, and its sums over so many images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -46,15 +46,29 @@ class KerasOptimizer(torch.optim.Optimizer):
         rate = float(group["learning_rate"] / (1 + group["decay"] * group["iterations"]))
         return rate if self._schedule is None else rate * self._schedule(group["iterations"])
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient."""
+        self.apply(self.scales())
+        self.count()
+
+    def scales(self) -> list[float]:
+        """What the next batch multiplies by, group after group: all of `apply` that changes with the batch's number."""
         rate = self.learning_rate()
-        for group in self.param_groups:
+        return [scale for group in self.param_groups for scale in self._scales(group, rate)]
+
+    @torch.no_grad()
+    def apply(self, scales: Sequence[float | Tensor]) -> None:
+        """Updates every parameter that has a gradient. scales: numbers, or scalars on the parameters' device."""
+        each = len(scales) // len(self.param_groups)
+        for number, group in enumerate(self.param_groups):
             parameters = [p for p in group["params"] if p.grad is not None]
             gradients = [self._clipped(p.grad) for p in parameters]
             if parameters:
-                self._update(group, parameters, gradients, rate)
+                self._update(group, parameters, gradients, *scales[number * each :][:each])
+
+    def count(self) -> None:
+        """One batch more is behind."""
+        for group in self.param_groups:
             group["iterations"] += 1
 
     def _clipped(self, gradient: Tensor) -> Tensor:
@@ -69,7 +83,12 @@ class KerasOptimizer(torch.optim.Optimizer):
                 self.state[parameter][name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return [self.state[parameter][name] for parameter in parameters]
 
-    def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], rate: float) -> None:
+    def _scales(self, group: dict[str, Any], rate: float) -> tuple[float, ...]:
+        raise NotImplementedError
+
+    def _update(
+        self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], *scales: float | Tensor
+    ) -> None:
         raise NotImplementedError
 
 
@@ -99,12 +118,18 @@ class SGD(KerasOptimizer):
             momentum=momentum,
         )
 
-    def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], rate: float) -> None:
+    def _scales(self, group: dict[str, Any], rate: float) -> tuple[float, ...]:
+        return (-rate,)
+
+    def _update(
+        self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], *scales: float | Tensor
+    ) -> None:
+        (downhill,) = scales
         if weight_decay := group.get("weight_decay"):
             gradients = list(torch._foreach_add(gradients, parameters, alpha=weight_decay))
         velocity = self._slots(parameters, "velocity")
         torch._foreach_mul_(velocity, group["momentum"])
-        torch._foreach_add_(velocity, gradients, alpha=-rate)
+        torch._foreach_add_(velocity, torch._foreach_mul(gradients, downhill))
         torch._foreach_add_(parameters, velocity)
 
 
@@ -129,19 +154,28 @@ class Adam(KerasOptimizer):
         self._betas = betas
         super().__init__(parameters, learning_rate=learning_rate, decay=decay, clip_norm=clip_norm, schedule=schedule)
 
-    def _update(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], rate: float) -> None:
+    def _scales(self, group: dict[str, Any], rate: float) -> tuple[float, ...]:
         beta1, beta2 = self._betas
         step = group["iterations"] + 1
-        if weight_decay := group.get("weight_decay"):
-            torch._foreach_mul_(parameters, 1 - rate * weight_decay)
-        rate *= math.sqrt(1 - beta2**step) / (1 - beta1**step)
+        correction = math.sqrt(1 - beta2**step) / (1 - beta1**step)
+        return -rate * correction, 1 - rate * (group.get("weight_decay") or 0.0)
+
+    def _update(
+        self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor], *scales: float | Tensor
+    ) -> None:
+        beta1, beta2 = self._betas
+        downhill, kept = scales
+        if group.get("weight_decay"):
+            torch._foreach_mul_(parameters, kept)
         mean, square = self._slots(parameters, "mean"), self._slots(parameters, "square")
         torch._foreach_lerp_(mean, gradients, 1 - beta1)
         torch._foreach_mul_(square, beta2)
         torch._foreach_addcmul_(square, gradients, gradients, 1 - beta2)
         scale = torch._foreach_sqrt(square)
         torch._foreach_add_(scale, ADAM_EPSILON)
-        torch._foreach_addcdiv_(parameters, mean, scale, -rate)
+        change = torch._foreach_div(mean, scale)
+        torch._foreach_mul_(change, downhill)
+        torch._foreach_add_(parameters, change)
 
 
 def make(

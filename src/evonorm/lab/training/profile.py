@@ -132,7 +132,8 @@ def profile(config: TrainConfig, dataset: Dataset, *, steps: int = STEPS, watch:
     machine.keep_freed_memory()
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else the profiler writes of its own start and end
     # Epochs enough for the steps; validation is no part of a step.
-    brief = replace(resolved, epochs=WARM_UP_STEPS + 2 * steps, validation_images=1, warmup_epochs=0.0, check_steps=1)
+    epochs = WARM_UP_STEPS + 2 * steps
+    brief = replace(resolved, epochs=epochs, validation_images=1, warmup_epochs=0.0, check_steps=1, capture=False)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         sampler = _Sampler(steps)
         run = Run(brief, dataset, Path(folder), device, sampler, stop=sampler.between)

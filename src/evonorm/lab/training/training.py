@@ -136,7 +136,8 @@ def train(
         machine.keep_freed_memory()
         devices = [device] if device.type == "cuda" else []
         # Dropout draws from torch's global generator: it is seeded for each step, and given back as it was.
-        with torch.random.fork_rng(devices=devices), stop_requests() as stop_requested:
+        apart = torch.random.fork_rng(devices=devices)
+        with apart, machine.repeatable(device), stop_requests() as stop_requested:
             run = Run(resolved, dataset, folder, device, watch, group, lambda: stop_requested() or stop())
             try:
                 status = run.go()

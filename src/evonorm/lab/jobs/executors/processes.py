@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -25,12 +25,14 @@ _PR_SET_PDEATHSIG = 1
 class Processes:
     """Worker processes on this machine, kept from trial to trial; each gets its share of the cores as threads.
 
+    gpus: by the names that CUDA_VISIBLE_DEVICES knows; of several, a worker sees the one that has the fewest.
+
     Workers start as they are needed and die with this process, even by kill -9. What a trial prints goes into its
     log.txt. Where OMP_NUM_THREADS is set already, it stays.
     """
 
-    def __init__(self, target: Target, workers: int) -> None:
-        self.slots = workers
+    def __init__(self, target: Target, workers: int, gpus: Sequence[str] = ()) -> None:
+        self.slots, self._gpus = workers, gpus
         self._target = target
         self._threads = max(1, cores() // workers)
         self._workers: list[_Worker] = []
@@ -86,7 +88,13 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(self._target, theirs, os.getpid()), daemon=False)
-        with _environment(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS") or str(self._threads)):
+        own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(self._threads)}
+        gpu = None
+        if len(self._gpus) > 1:
+            taken = [worker.gpu for worker in self._workers]
+            gpu = min(self._gpus, key=taken.count)
+            own["CUDA_VISIBLE_DEVICES"] = gpu
+        with _environment(**own):
             try:
                 process.start()
             except (AttributeError, TypeError, ImportError) as error:
@@ -96,7 +104,7 @@ class Processes:
                     raise
                 raise UserError(cannot_travel(error)) from None
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, gpu)
 
     def _received(self, worker: _Worker) -> list[Message]:
         messages: list[Message] = []
@@ -122,6 +130,7 @@ class Processes:
 class _Worker:
     process: SpawnProcess
     pipe: Connection[Any, Any]
+    gpu: str | None = None
     job: Job | None = None
 
 

@@ -1,20 +1,29 @@
-"""Tasks on images and their labels: batches and augmentation; and those whose metrics add up over images."""
+"""Tasks on images and their labels: batches and augmentation; and those whose metrics add up over images.
+
+What a step takes from the host is kept apart from what the device makes of it: the latter can be captured.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from evonorm.lab.training import inputs
-from evonorm.lab.training.augmentation import augment
+from evonorm.lab.training import augmentation, inputs
 from evonorm.lab.training.seeding import derive, generator, seed_torch
 from evonorm.lab.training.stages import stage
 from evonorm.lab.training.tasks.work import Pass, Work
 
 VALIDATION_BATCH = 256
+# On a GPU launches cost more than arithmetic: as many 32x32 images as this many pixels. A choice, not measured.
+VALIDATION_PIXELS = 2**21
+
+# A function of tensors to tensors, each by its name.
+Tensors = Mapping[str, Tensor]
+Function = Callable[[Tensors], Tensors]
 
 
 class ImageData(Work):
@@ -32,16 +41,34 @@ class ImageData(Work):
 
     def batch(self, chosen: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """This process's images and labels of the chosen training images, as the network takes them."""
+        return self.batch_of(self.given(chosen, step))
+
+    def given(self, chosen: Tensor, step: int) -> Tensors:
+        """What the host says of this process's part of the batch: tensors whose shapes follow from len(chosen)."""
         config, part = self.config, self.group.part(len(chosen))
-        with stage("data"):
-            own = chosen[part].to(self.device)
-            images, labels = self.floats(self.train_set.pixels[own]), self.train_set.labels[own]
+        given = {"chosen": chosen[part]}
         if config.augment:
             with stage("augmentation"):
-                draw = generator(config.seeds.augmentation, "augmentation", step)
-                images = augment(images, draw, centre=config.augment_centre, of=len(chosen), part=part)
+                source = generator(config.seeds.augmentation, "augmentation", step)
+                height, width = self.train_set.pixels.shape[-2:]
+                theta, flip = augmentation.draw(len(chosen), height, width, source, centre=config.augment_centre)
+                given |= {"theta": theta[part].float(), "flip": flip[part]}
+        return given
+
+    def batch_of(self, given: Tensors) -> tuple[Tensor, Tensor]:
+        """What the device makes of that."""
+        with stage("data"):
+            own = self.here(given["chosen"])
+            images, labels = self.floats(self.train_set.pixels[own]), self.train_set.labels[own]
+        if self.config.augment:
+            with stage("augmentation"):
+                images = augmentation.apply(images, self.here(given["theta"]), self.here(given["flip"]))
         with stage("data"):
             return self.scaled(images), labels
+
+    def here(self, value: Tensor) -> Tensor:
+        """The tensor on the run's device."""
+        return value if value.device.type == self.device.type else inputs.to_device(value, self.device)
 
     def floats(self, pixels: Tensor) -> Tensor:
         """uint8 pixels as numbers between 0 and 1."""
@@ -53,7 +80,13 @@ class ImageData(Work):
 
 
 class ImageWork(ImageData):
-    """One network on images; loss and metrics are sums over them."""
+    """One network on images; loss and metrics are sums over them.
+
+    recorded: makes a function that is called again and again a faster one that gives the same; by default itself.
+    """
+
+    recorded: Callable[[Function], Function] = staticmethod(lambda function: function)
+    _validating: Function | None = None
 
     @abstractmethod
     def loss(self, output: Any, images: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
@@ -67,30 +100,59 @@ class ImageWork(ImageData):
         """Scalars that add up over images, batches and processes, and that `measure` needs besides the loss."""
         return {}
 
+    @property
+    def fixed(self) -> bool:
+        """Whether a step is a descent of `pass_of` what is given, and nothing else: no subclass has its own."""
+        return type(self).update is Work.update and type(self).training_pass is ImageWork.training_pass
+
+    def seed(self, step: int) -> None:
+        """Makes this step's draw of dropout what it is."""
+        seed_torch(derive(self.config.seeds.model, "dropout", step), self.device)
+
     def training_pass(self, model: nn.Module, chosen: Tensor, step: int) -> Pass:
         """See Work; with this step's draw of dropout."""
-        images, labels = self.batch(chosen, step)
+        given = self.given(chosen, step)
+        self.seed(step)
+        return self.pass_of(model, given)
+
+    def pass_of(self, model: nn.Module, given: Tensors) -> Pass:
+        """The pass over the batch that is given: once that is on the device, the host has no part in it."""
+        images, labels = self.batch_of(given)
         with stage("forward"):
-            seed_torch(derive(self.config.seeds.model, "dropout", step), self.device)
             with self.autocast():
                 output = self.output(model, images)
             loss = self.group.loss(lambda reduction: self.loss(output, images, labels, reduction))
         return loss, self.sums(output, images, labels)
 
     def validate(self, epoch: int) -> Mapping[str, float]:
-        """See Work: from sums over the validation images."""
-        sums: dict[str, float] = {}
-        images_in_all, stride = self.sizes[1], VALIDATION_BATCH * self.group.size
-        for first in range(VALIDATION_BATCH * self.group.rank, images_in_all, stride):
-            part = slice(first, first + VALIDATION_BATCH)
-            labels = self.test_set.labels[part]
-            images = self.scaled(self.floats(self.test_set.pixels[part]))
-            with self.autocast():
-                output = self.output(self.model, images)
-            own = {"loss": self.loss(output, images, labels, "sum"), **self.sums(output, images, labels)}
-            for name, value in own.items():
-                sums[name] = sums.get(name, 0) + value.item()
+        """See Work: from sums over the validation images, which are read from the device once."""
+        if self._validating is None:
+            self._validating = self.recorded(self._sums_of)
+        sums: dict[str, Tensor] = {}
+        images_in_all, batch = self.sizes[1], self._validation_batch()
+        for first in range(batch * self.group.rank, images_in_all, batch * self.group.size):
+            chosen = torch.arange(first, min(first + batch, images_in_all))
+            for name, value in self._validating({"chosen": chosen}).items():
+                sums[name] = sums[name] + value if name in sums else value
         # A process whose part is empty has to add as many zeros as the others have sums.
         names = self.group.share(lambda: list(sums))
-        whole = self.group.sum(*(sums.get(name, 0) for name in names))
+        whole = self.group.sum(*(sums.get(name, 0.0) for name in names))
         return self.measure(dict(zip(names, whole, strict=True)), images_in_all)
+
+    def _sums_of(self, given: Tensors) -> Tensors:
+        """Of these validation images, in float64."""
+        own = self.here(given["chosen"])
+        labels = self.test_set.labels[own]
+        images = self.scaled(self.floats(self.test_set.pixels[own]))
+        with self.autocast():
+            output = self.output(self.model, images)
+        sums = {"loss": self.loss(output, images, labels, "sum"), **self.sums(output, images, labels)}
+        return {name: value.double() for name, value in sums.items()}
+
+    def _validation_batch(self) -> int:
+        """Images at once; on a GPU as many as leave the batches about equal."""
+        if self.device.type == "cpu":
+            return VALIDATION_BATCH
+        images, (height, width) = self.sizes[1], self.test_set.pixels.shape[-2:]
+        batches = -(-images // max(1, VALIDATION_PIXELS // (height * width)))
+        return -(-images // batches)

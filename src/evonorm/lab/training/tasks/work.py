@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,13 @@ from evonorm.models import zoo
 # processes.
 Pass = tuple[Tensor, Mapping[str, Tensor]]
 PassOf = Callable[[nn.Module], Pass]
+
+
+class Moves(Protocol):
+    """An optimizer as a descent needs it."""
+
+    def step(self) -> None:
+        """Updates every parameter that has a gradient."""
 
 
 class NotFinite(Exception):
@@ -130,7 +137,7 @@ class Work(ABC):
         optimizer = next(iter(self.optimizers.values()))
         return self.descend(self.model, optimizer, lambda model: self.training_pass(model, chosen, step))
 
-    def descend(self, model: nn.Module, optimizer: KerasOptimizer, *passes: PassOf) -> Pass:
+    def descend(self, model: nn.Module, optimizer: Moves, *passes: PassOf) -> Pass:
         """Moves the model's parameters against the gradient of the passes' summed losses; that sum, and their sums.
 
         Several passes accumulate their gradients: each gives its share of the mean loss. Raises NotFinite before
