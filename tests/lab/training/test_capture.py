@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evonorm.lab.errors import UserError
@@ -20,12 +21,14 @@ from evonorm.lab.training.tasks.image_work import ImageWork
 from evonorm.lab.training.training import train
 from evonorm.layers import table
 from tests.lab.pictures import pictures
+from tests.lab.training.reconstruction import Reconstruction
 from tests.lab.training.test_check_steps import CONFIG, TASKS, assert_alike, state
+from tests.lab.training.test_keeping import Overflowing
 from tests.lab.training.test_training import StopAfter, curves
 
 
 class Repeated:
-    """Records the function by keeping it, as blind as a graph to what the tensors it is given hold meanwhile."""
+    """Records the function by keeping it. As a graph it computes without the host: no hooks of modules are called."""
 
     made: ClassVar[list[Repeated]] = []
 
@@ -42,7 +45,8 @@ class Repeated:
 
     def replay(self) -> None:
         self.replays += 1
-        fresh = self._run()
+        with mock.patch.object(nn.Module, "__call__", lambda module, *a, **k: module.forward(*a, **k)):
+            fresh = self._run()
         for name, value in fresh.items():  # a replay fills the tensors of the one before
             self._found.setdefault(name, torch.empty_like(value)).copy_(value)
 
@@ -119,6 +123,15 @@ def test_after_a_false_alarm_tensors_are_recorded_anew(
     some = train(captured(config), pictures(), tmp_path / "captured")
     assert len(graphs) == 3
     assert_alike(state(tmp_path / "captured", some), state(tmp_path / "plain", plain))
+
+
+def test_where_a_last_validation_broke_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Reconstruction.network
+    monkeypatch.setattr(Reconstruction, "network", lambda self: nn.Sequential(network(self), Overflowing()))
+    record = train(captured(CONFIG), pictures(), tmp_path)
+    assert record.status == "diverged"
+    found = record.summary["diagnosis"]
+    assert (found["epoch"], found["kind"], found["tensor"]) == (CONFIG.epochs, "forward", "1")
 
 
 def test_what_cannot_be_recorded_is_said_once_and_run_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,12 +213,13 @@ def test_the_host_has_no_part_in_a_step(step: str, monkeypatch: pytest.MonkeyPat
     work.spread()
     work.faults = torch.zeros((), dtype=torch.int64, device=meta)
     steps = capture.Steps(work, lambda function: capture.Recorded(_guarded(function), meta, str))
+    steps.let_validation_go()
     work.model.train()
     for number in range(3):
         loss, _ = steps(torch.arange(16), number)
     assert loss.device == meta
     work.model.eval()
-    validation = _guarded(work._sums_of)
+    validation = _guarded(work.sums_of)
     with torch.inference_mode():
         assert validation({"chosen": torch.arange(16, device=meta)})["loss"].dtype == torch.float64
         with pytest.raises(AssertionError, match="meets tensors of"):

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.training import inputs
-from evonorm.lab.training.tasks.image_work import Function, ImageWork, Tensors
+from evonorm.lab.training.tasks.image_work import ImageWork, Tensors
 from evonorm.lab.training.tasks.work import Pass, Work
 
 BY_DEFAULT = False
+
+Function = Callable[[Tensors], Tensors]
 
 
 class Graph(Protocol):
@@ -104,7 +106,7 @@ class _Call:
 
     def __call__(self, given: Tensors) -> Tensors:
         for name, value in given.items():
-            self._given[name].copy_(inputs.to_device(value, self._device), non_blocking=True)
+            self._given[name].copy_(inputs.pinned(value, self._device), non_blocking=True)
         if self._graph is None or not self._called:
             self._called = True
             return self._run() if self._graph is None else self._graph.warm(self._run)
@@ -119,12 +121,16 @@ class _Call:
 
 
 class Steps:
-    """The training steps of work whose step is fixed: draws and learning rates from the host, the rest recorded."""
+    """The training steps of work whose step is fixed: draws and learning rates from the host, the rest recorded.
 
-    def __init__(self, work: ImageWork, recorded: Callable[[Function], Recorded]) -> None:
+    The work's validation is recorded with them, until it is let go. record: makes a function one that is recorded.
+    """
+
+    def __init__(self, work: ImageWork, record: Callable[[Function], Recorded]) -> None:
         self._work = work
         self._optimizer = next(iter(work.optimizers.values()))
-        self._recorded = recorded(self._descend)
+        self._recorded = record(self._descend)
+        vars(work)["sums_of"] = record(work.sums_of)
 
     def __call__(self, chosen: Tensor, step: int) -> Pass:
         """See Work.update; what is not finite is counted in work.faults, a tensor that stays where it is."""
@@ -138,6 +144,10 @@ class Steps:
     def forget(self) -> None:
         """See Recorded."""
         self._recorded.forget()
+
+    def let_validation_go(self) -> None:
+        """From now on it is launched piece by piece: a replay calls no hooks."""
+        del vars(self._work)["sums_of"]
 
     def _descend(self, given: Tensors) -> Tensors:
         work, moves = self._work, _Scaled(self._optimizer, given["scales"])
@@ -177,8 +187,7 @@ def wanted(work: Work, *, capture: bool | None, interval: int) -> bool:
 
 def steps(work: Any, say: Callable[[str], None]) -> Steps:
     """The training steps of this work, captured, and its validation with them."""
-    work.recorded = lambda function: Recorded(function, work.device, say)
-    return Steps(work, work.recorded)
+    return Steps(work, lambda function: Recorded(function, work.device, say))
 
 
 def _fixed(work: Work) -> bool:

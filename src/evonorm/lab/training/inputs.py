@@ -49,9 +49,9 @@ def on_device(config: TrainConfig, dataset: ImageDataset, device: torch.device) 
     return chosen[0], chosen[1].first(config.validation_images)
 
 
-def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on the device. Where that is a GPU, the host does not wait for it."""
-    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
+def pinned(value: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host where a GPU fetches it from by itself: copied with non_blocking, the host does not wait."""
+    return value.pin_memory() if device.type == "cuda" else value
 
 
 def memory_format(config: TrainConfig) -> torch.memory_format:

@@ -223,6 +223,8 @@ class Run:
         judged = self.task.measured_on("val")
         value = self.epochs[-1][(judged[0] if tasks.LOSS.name == judged[0].name else self.task.goal).key()]
         if value is None or not math.isfinite(value):
+            if self.captured:
+                self.captured.let_validation_go()
             found = diagnose_validation(self.work.model, lambda: self._validated(self.position.epoch))
             where = {"epoch": self.position.epoch, "step": self.position.epoch * self.steps, "loss": value}
             raise Diverged({**where, **asdict(found)})

@@ -6,7 +6,7 @@ What a step takes from the host is kept apart from what the device makes of it: 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -21,9 +21,7 @@ VALIDATION_BATCH = 256
 # On a GPU launches cost more than arithmetic: as many 32x32 images as this many pixels. A choice, not measured.
 VALIDATION_PIXELS = 2**21
 
-# A function of tensors to tensors, each by its name.
 Tensors = Mapping[str, Tensor]
-Function = Callable[[Tensors], Tensors]
 
 
 class ImageData(Work):
@@ -68,7 +66,9 @@ class ImageData(Work):
 
     def here(self, value: Tensor) -> Tensor:
         """The tensor on the run's device."""
-        return value if value.device.type == self.device.type else inputs.to_device(value, self.device)
+        if value.device.type == self.device.type:
+            return value
+        return inputs.pinned(value, self.device).to(self.device, non_blocking=True)
 
     def floats(self, pixels: Tensor) -> Tensor:
         """uint8 pixels as numbers between 0 and 1."""
@@ -80,13 +80,7 @@ class ImageData(Work):
 
 
 class ImageWork(ImageData):
-    """One network on images; loss and metrics are sums over them.
-
-    recorded: makes a function that is called again and again a faster one that gives the same; by default itself.
-    """
-
-    recorded: Callable[[Function], Function] = staticmethod(lambda function: function)
-    _validating: Function | None = None
+    """One network on images; loss and metrics are sums over them."""
 
     @abstractmethod
     def loss(self, output: Any, images: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
@@ -126,21 +120,19 @@ class ImageWork(ImageData):
 
     def validate(self, epoch: int) -> Mapping[str, float]:
         """See Work: from sums over the validation images, which are read from the device once."""
-        if self._validating is None:
-            self._validating = self.recorded(self._sums_of)
         sums: dict[str, Tensor] = {}
         images_in_all, batch = self.sizes[1], self._validation_batch()
         for first in range(batch * self.group.rank, images_in_all, batch * self.group.size):
             chosen = torch.arange(first, min(first + batch, images_in_all))
-            for name, value in self._validating({"chosen": chosen}).items():
+            for name, value in self.sums_of({"chosen": chosen}).items():
                 sums[name] = sums[name] + value if name in sums else value
         # A process whose part is empty has to add as many zeros as the others have sums.
         names = self.group.share(lambda: list(sums))
         whole = self.group.sum(*(sums.get(name, 0.0) for name in names))
         return self.measure(dict(zip(names, whole, strict=True)), images_in_all)
 
-    def _sums_of(self, given: Tensors) -> Tensors:
-        """Of these validation images, in float64."""
+    def sums_of(self, given: Tensors) -> Tensors:
+        """Loss and sums of the validation images that are given, in float64; of the device alone, as `pass_of` is."""
         own = self.here(given["chosen"])
         labels = self.test_set.labels[own]
         images = self.scaled(self.floats(self.test_set.pixels[own]))
