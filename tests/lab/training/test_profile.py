@@ -17,7 +17,7 @@ from torch.autograd.profiler_util import Interval
 
 from evonorm import NormActivation, cli
 from evonorm.lab.errors import UserError
-from evonorm.lab.training import optimizers, profile, stages
+from evonorm.lab.training import augmentation, optimizers, profile, stages
 from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.tasks import image_work
 from tests.lab.pictures import pictures
@@ -100,7 +100,7 @@ def test_a_slow_stage_shows_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
     delays = {"data": 0.05, "augmentation": 0.06, "gradient check": 0.07, "optimizer": 0.08, "rest": 0.09}
     slow("data", image_work.ImageData, "floats")
-    slow("augmentation", image_work, "augment")
+    slow("augmentation", augmentation, "apply")
     slow("gradient check", nn.utils, "get_total_norm")
     slow("optimizer", optimizers.SGD, "_update")
     slow("rest", profile._Sampler, "step")

@@ -116,5 +116,5 @@ def _against_baseline(found: Trials[str], layer: str, models: Sequence[str]) -> 
     if len(better) + len(worse) < len(by_model):
         parts.append("not to be told apart in the others" if parts else "not to be told apart anywhere")
     told = "; ".join(f"{model} {gap}" for model, gap in by_model.items())
-    text = f"{found.metric.name.capitalize()} minus that of {BASELINE}, {found.points_of}: {told}."
+    text = f"{found.metric.title} minus that of {BASELINE}, {found.points_of}: {told}."
     return Finding(f"Is {layer} better than {BASELINE}?", ", ".join(parts), text)

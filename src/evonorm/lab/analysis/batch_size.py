@@ -38,7 +38,7 @@ def panel(found: Trials[int]) -> Panel:
         layer: [(float(point.place), point) for point in sorted(points, key=lambda point: point.place)]
         for layer, points in found.points.items()
     }
-    title = f"{found.metric.name.capitalize()} against batch size"
+    title = f"{found.metric.title} against batch size"
     return Panel(title, "batch size", by_size, sizes(found))
 
 
@@ -63,9 +63,8 @@ def _cost(found: Trials[int], small: int, large: int, equal: str) -> Finding:
     parts = [f"{listed(losing)} lose" if len(losing) > 1 else f"{losing[0]} loses"] if losing else []
     parts += [f"{listed(gaining)} gain" if len(gaining) > 1 else f"{gaining[0]} gains"] if gaining else []
     told = "; ".join(f"{layer} {gap}" for layer, gap in gaps.items())
-    name = found.metric.name
     return Finding(
         f"What does a batch of {small} cost, against one of {large}, at equal {equal}?",
         ", ".join(parts) or "nothing that can be told from noise",
-        f"{name.capitalize()} at {small} minus {name} at {large}, {found.points_of}: {told}.",
+        f"{found.metric.title} at {small} minus {found.metric.words} at {large}, {found.points_of}: {told}.",
     )

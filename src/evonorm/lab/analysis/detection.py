@@ -43,7 +43,7 @@ def _metrics(found: Trials[int]) -> Table:
         ]
         speeds = [epoch["images_per_second"] for run in of_place for epoch in run.metrics]
         rows.append((layer, f"{size}", f"{len(of_place)}", *means, f"{statistics.median(speeds):.1f}"))
-    header = ("layer", "batch", "runs", *(metric.short or metric.name for metric in metrics), "pictures/s")
+    header = ("layer", "batch", "runs", *(metric.words for metric in metrics), "pictures/s")
     caption = (
         "Validation after the last epoch, mean over the runs that finished: loss, COCO's average precisions in "
         "percent; training pictures a second, median over epochs: runs share the machine"

@@ -54,7 +54,7 @@ def goal_caption(trials: Trials[Any], by: str) -> str:
     """Of a table of every place's value."""
     metric = trials.metric
     unit = {"%": ", percent", "": ""}.get(metric.unit, f", {metric.unit}")
-    return f"Validation {metric.name} by {by}{unit}: mean over seeds, from the {_ends(metric)} of them"
+    return f"Validation {metric.words} by {by}{unit}: mean over seeds, from the {_ends(metric)} of them"
 
 
 def _ends(metric: Metric) -> str:
@@ -65,7 +65,7 @@ def panel(trials: Trials[Any], places: Sequence[Hashable], what: str) -> Panel:
     """The goal by place, side by side."""
     middle = (len(trials.points) - 1) / 2
     return Panel(
-        f"{trials.metric.name.capitalize()} by {what}",
+        f"{trials.metric.title} by {what}",
         what,
         {
             layer: [(places.index(point.place) + APART * (number - middle), point) for point in points]
@@ -78,7 +78,7 @@ def panel(trials: Trials[Any], places: Sequence[Hashable], what: str) -> Panel:
 def method(trials: Trials[Any], first: str = "") -> str:
     """How the numbers were come by; first: what was equal and what was not."""
     return (
-        f"{first}{' ' if first else ''}Value: validation {trials.metric.name} after the last epoch; a run that "
+        f"{first}{' ' if first else ''}Value: validation {trials.metric.words} after the last epoch; a run that "
         f"diverged counts as {lost(trials)}. Noise: {trials.noise()}; intervals are of {100 * CONFIDENCE:.0f} %."
     )
 

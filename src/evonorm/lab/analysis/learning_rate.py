@@ -57,10 +57,11 @@ def _range_table(ladder: Ladder) -> Table:
 def _method(ladder: Ladder) -> str:
     """How the numbers were come by."""
     return (
-        f"Each layer has {ladder.each} trials at the same places. Value: validation {ladder.metric.name} after "
+        f"Each layer has {ladder.each} trials at the same places. Value: validation {ladder.metric.words} after "
         f"the last epoch, averaged over seeds; a run that diverged counts as {lost(ladder)}. "
         f"Noise: {ladder.noise()}; a difference counts if its {100 * CONFIDENCE:.0f} % interval excludes zero. "
-        f"The best of many trials flatters each layer alike, and is no estimate of {ladder.metric.name} on new images. "
+        "The best of many trials flatters each layer alike, and is no estimate of "
+        f"{ladder.metric.words} on new images. "
         f"A learning rate is usable if the layer keeps {100 * USABLE:.0f} % of what it gains over {ladder.lost_as} at "
         "its best rung, no run there diverged, and no rung between is worse; its width is between rungs, at least (≥) "
         "where the ladder ends first."

@@ -165,8 +165,8 @@ def answer(runs: Ranking) -> str:
     goal = runs.task.goal
     best = next((record for record in runs.ranked if reached(record) is not None), None)
     if best is None:
-        article = "an" if goal.name[0] in "aeiou" else "a"
-        return f"No run on {runs.name} has finished with {article} {goal.name}. {apart(runs)}".strip()
+        article = "an" if goal.words[0] in "aeiou" else "a"
+        return f"No run on {runs.name} has finished with {article} {goal.words}. {apart(runs)}".strip()
     value = reached(best) or 0.0
     count = len(runs.ranked)
     sentences = [f"Best of {count} finished runs on {runs.name}" if count > 1 else f"One finished run on {runs.name}"]

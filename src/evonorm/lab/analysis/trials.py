@@ -118,7 +118,7 @@ class Trials(Generic[PlaceT]):
     @property
     def points_of(self) -> str:
         """What differences are counted in: "points" of percent."""
-        return "points" if self.metric.unit == "%" else self.metric.unit or self.metric.name
+        return "points" if self.metric.unit == "%" else self.metric.unit or self.metric.words
 
     @property
     def each(self) -> int:

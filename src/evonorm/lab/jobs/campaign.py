@@ -167,7 +167,7 @@ class Board:
         """This run will not run again."""
         goal = one.task.goal
         value = one.metrics.get(goal.key())
-        figures = f", val {goal.name} {value:.4f}" if value is not None else ""
+        figures = f", val {goal.words} {value:.4f}" if value is not None else ""
         told = f" ({one.label})" if one.label else ""
         self.say(f"{one.name}{told} {one.status}{figures}{f': {error}' if error else ''}  [{self._line()}]")
 
@@ -218,7 +218,7 @@ def _measured(runs: Iterable[PlannedRun], *, narrow: bool) -> dict[str, str]:
         shown = [] if narrow or task.goal not in task.measured_on("train") else [(task.goal, "train")]
         shown += [(task.goal, "val")]
         shown += [] if narrow else [(metric, "val") for metric in task.measured_on("val") if metric != task.goal]
-        found |= {f"{split} {metric.short or metric.name}": metric.key(split) for metric, split in shown}
+        found |= {f"{split} {metric.short or metric.words}": metric.key(split) for metric, split in shown}
     return found
 
 

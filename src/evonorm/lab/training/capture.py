@@ -20,8 +20,6 @@ from evonorm.lab.training import inputs
 from evonorm.lab.training.tasks.image_work import ImageWork, Tensors
 from evonorm.lab.training.tasks.work import Pass, Work
 
-BY_DEFAULT = False
-
 Function = Callable[[Tensors], Tensors]
 
 
@@ -165,13 +163,8 @@ class _Scaled:
         self._optimizer.apply(self._scales.unbind())
 
 
-def wanted(work: Work, *, capture: bool | None, interval: int) -> bool:
-    """Whether a run's steps are to be captured. interval: steps between two looks.
-
-    Raises UserError where that was asked for and cannot be.
-    """
-    if not (BY_DEFAULT if capture is None else capture):
-        return False
+def check(work: Work, *, interval: int) -> None:
+    """Raises UserError if the steps of this work cannot be captured. interval: steps between two looks."""
     device, task = work.device.type, work.config.task
     why = {
         f"device={device} has no graphs; it is for cuda": device not in GRAPHS,
@@ -180,13 +173,13 @@ def wanted(work: Work, *, capture: bool | None, interval: int) -> bool:
         "check_steps=1 looks at each step; say 2 or more": interval == 1,
     }
     against = next((reason for reason, holds in why.items() if holds), None)
-    if against is not None and capture:
+    if against is not None:
         raise UserError(f"capture=true cannot be: {against}; or leave capture out")
-    return against is None
 
 
-def steps(work: Any, say: Callable[[str], None]) -> Steps:
-    """The training steps of this work, captured, and its validation with them."""
+def steps(work: Any, say: Callable[[str], None], *, interval: int) -> Steps:
+    """The training steps of this work, captured, and its validation with them; see check."""
+    check(work, interval=interval)
     return Steps(work, lambda function: Recorded(function, work.device, say))
 
 

@@ -104,7 +104,7 @@ class TrainConfig:
             since are taken again, one by one. Default: 1 on a CPU, where looking costs nothing, and with several
             processes; 32 on CUDA, where each look waits for the device (no GPU has run this yet).
         capture: on CUDA, the whole step (data, augmentation, network, optimizer) and validation as CUDA graphs, which
-            the host launches with one call each; default: no, since no GPU has run it yet.
+            the host launches with one call each. No GPU has run it yet.
         task: what the network is trained for: classification, detection, or a task of your own, whose Python file the
             command line takes here; a task may have options besides, which `--task NAME --help` shows.
         options: those, as the frozen dataclass of the task's row; default: its defaults.
@@ -144,7 +144,7 @@ class TrainConfig:
     channels_last: bool = True
     device: str = "auto"
     check_steps: int | None = None
-    capture: bool | None = None
+    capture: bool = False
     task: str = tasks.DEFAULT
     options: Any = None
     seeds: Seeds = field(default_factory=Seeds)

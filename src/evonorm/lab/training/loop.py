@@ -70,8 +70,7 @@ class Run:
         self.seconds_before = 0.0
         # Looking waits for the device; several processes wait for one another in each step anyway.
         self.interval = config.check_steps or (CHECK_STEPS[device.type] if self.group.size == 1 else 1)
-        wanted = capture.wanted(self.work, capture=config.capture, interval=self.interval)
-        self.captured = capture.steps(self.work, watch.say) if wanted else None
+        self.captured = capture.steps(self.work, watch.say, interval=self.interval) if config.capture else None
         self._resume()
         keeping.describe(self, dataset)
         self.work.spread()

@@ -209,8 +209,8 @@ class DetectionOptions:
     freeze_norms: bool = False
 
 
-def _precision(name: str, short: str) -> Metric:
-    return Metric(name, better="higher", unit="%", scale=100.0, short=short, splits=("val",))
+def _precision(name: str, words: str) -> Metric:
+    return Metric(name, better="higher", unit="%", scale=100.0, words=words, splits=("val",))
 
 
 # COCO's average precisions of boxes and masks, the mean over intersections over union from 0.50 to 0.95, and at 0.50.
