@@ -68,7 +68,8 @@ build/oldest/ready: pyproject.toml
 	build/oldest/bin/python -m pip install --quiet $$($(PYTHON) -c "$(OLDEST)") numpy pytest hypothesis
 	touch $@
 
-# Beside .venv, since TensorBoard and others behave differently where TensorFlow is.
+# Beside .venv, since TensorBoard and others behave differently where TensorFlow is. What stands without its dependencies
+# asks for the package `tensorflow`.
 tensorflow: build/tensorflow/ready build/kernels.ready
 	KERAS_BACKEND=tensorflow build/tensorflow/bin/python -m pytest tests/keras
 
@@ -77,6 +78,8 @@ build/tensorflow/ready: constraints.txt $(VENV)/ready
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
 	  > "$$(build/tensorflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	$(BIN)/python -m pip --python build/tensorflow/bin/python install --quiet --constraint constraints.txt tensorflow-cpu
+	$(BIN)/python -m pip --python build/tensorflow/bin/python install --quiet --constraint constraints.txt --no-deps \
+	  tf_keras keras-cv-attention-models
 	touch $@
 
 # Python itself is not built with sanitizers, so they are loaded before it, and leaks of its own are not looked for.

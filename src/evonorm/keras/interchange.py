@@ -53,7 +53,11 @@ def to_torch(source: Any, target: nn.Module | None = None) -> nn.Module:
         entries = _entries(source)
     state = _state(target)
     found = {name: _outward(layer, variable) for name, (layer, variable) in entries.items()}
-    _compare({name: value.shape for name, value in found.items()}, {name: tuple(t.shape) for name, t in state.items()})
+    compare(
+        {name: value.shape for name, value in found.items()},
+        {name: tuple(t.shape) for name, t in state.items()},
+        "torch",
+    )
     with torch.no_grad():
         for name, value in found.items():
             state[name].copy_(torch.from_numpy(value.copy()))
@@ -73,7 +77,7 @@ def from_torch(source: nn.Module, target: Any = None, **own: Any) -> Any:
         entries = _entries(target)
     state = _state(source)
     shapes = {name: _outward(layer, variable).shape for name, (layer, variable) in entries.items()}
-    _compare(shapes, {name: tuple(t.shape) for name, t in state.items()})
+    compare(shapes, {name: tuple(t.shape) for name, t in state.items()}, "torch")
     for name, (layer, variable) in entries.items():
         variable.assign(_inward(layer, state[name].double().cpu().numpy(), tuple(variable.shape)))
     return target
@@ -159,12 +163,13 @@ def _inward(layer: Any, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     return value if value.ndim == 1 else np.moveaxis(value, (0, 1), (-1, -2)).reshape(shape)
 
 
-def _compare(kerass: dict[str, tuple[int, ...]], torchs: dict[str, tuple[int, ...]]) -> None:
-    for one, other, side in ((kerass, torchs, "torch"), (torchs, kerass, "Keras")):
-        if alone := [name for name in one if name not in other]:
+def compare(kerass: dict[str, tuple[int, ...]], others: dict[str, tuple[int, ...]], other: str) -> None:
+    """Raises ValueError unless both sides, by their weights' names, have the same shapes; other: the other's name."""
+    for one, counterparts, side in ((kerass, others, other), (others, kerass, "Keras")):
+        if alone := [name for name in one if name not in counterparts]:
             raise ValueError(f"{len(alone)} weights have no counterpart in {side}: {', '.join(alone[:5])}")
     for name, shape in kerass.items():
-        if shape != torchs[name]:
+        if shape != others[name]:
             raise ValueError(
-                f"{name} has the shape {shape} in Keras and {torchs[name]} in torch, both in torch's order"
+                f"{name} has the shape {shape} in Keras and {others[name]} in {other}, both in {other}'s order"
             )
