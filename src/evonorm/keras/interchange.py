@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from evonorm.keras.layer import NormActivation
+from evonorm.layers import table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,8 +118,21 @@ def _keras_like(module: Any, **own: Any) -> NormActivation:
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's parameters and buffers. Torch's norms count batches, which a fixed momentum has no use for."""
-    state = {name: t for name, t in module.state_dict().items() if name.rpartition(".")[2] != "num_batches_tracked"}
+    """A module's parameters and buffers, but for those that have no use.
+
+    Torch's norms count batches, which a fixed momentum does not ask for; timm's B layers keep a running variance
+    without their activation too, where nothing reads it.
+    """
+    unread = {
+        f"{path}.running_var".removeprefix(".")
+        for path, part in module.named_modules()
+        if type(part).__name__ == "NormActivation" and not table.get(part.layer).read(activate=part.activate).running
+    }
+    state = {
+        name: t
+        for name, t in module.state_dict().items()
+        if name.rpartition(".")[2] != "num_batches_tracked" and name not in unread
+    }
     renamed = {name.replace(".", "_"): t for name, t in state.items()}
     if len(renamed) < len(state):
         raise ValueError(f"two paths of {type(module).__name__} are one when `.` is written `_`")

@@ -139,15 +139,13 @@ def _plain(name: str) -> str:
 
 
 def _check(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """That all have counterparts, and their shapes; without the ones around the channels of kecam's."""
-    shapes = [
-        {
-            name: (int(np.prod(one.shape)),) if _plain(name) in _THEIRS.values() else tuple(one.shape)
-            for name, one in side.items()
-        }
-        for side in (ours, theirs)
-    ]
-    compare(*shapes, "kecam")
+    """That all have counterparts of their shapes; kecam's vectors have ones around the channels."""
+
+    def shapes(side: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        vectors = {name for name in side if _plain(name) in _THEIRS.values()}
+        return {n: (int(np.prod(one.shape)),) if n in vectors else tuple(one.shape) for n, one in side.items()}
+
+    compare(shapes(ours), shapes(theirs), "kecam")
 
 
 def _value(weight: Any) -> np.ndarray:
