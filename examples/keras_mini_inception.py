@@ -5,6 +5,7 @@ KERAS_BACKEND=jax python examples/keras_mini_inception.py --data images.zip --la
 Initial weights, the images taken, their order and augmentation are those of `evonorm train` with the same --data,
 --layer, --optimizer and --seed; what is left to differ is rounding, and the draws of dropout. bn-relu has the epsilon
 and momentum of Keras's BatchNormalization, as in the report: `evonorm train --norm-eps 1e-3 --norm-momentum 0.01`.
+--out FOLDER keeps a record as `evonorm train` does, which `evonorm report FOLDER` draws.
 """
 
 from __future__ import annotations
@@ -12,18 +13,28 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import torch
 from keras import layers
 
 import evonorm.keras
+from evonorm.lab import machine
 from evonorm.lab.data import sets
+from evonorm.lab.records import listings, run_files
 from evonorm.lab.training import inputs
 from evonorm.lab.training.augmentation import augment
 from evonorm.lab.training.config import Seeds, TrainConfig
 from evonorm.lab.training.seeding import generator
 from evonorm.models import MiniInception
+
+# Keras's own of BatchNormalization.
+BATCH_NORM = {"norm_eps": 1e-3, "norm_momentum": 0.01}
 
 
 def network(layer: str, *, groups: int = 32, classes: int = 10, dropout: float = 0.5) -> keras.Model:
@@ -32,7 +43,7 @@ def network(layer: str, *, groups: int = 32, classes: int = 10, dropout: float =
     def conv(x: keras.KerasTensor, width: int, kernel: int, name: str, strides: int = 1) -> keras.KerasTensor:
         padding = "same" if strides == 1 else "valid"
         x = layers.Conv2D(width, kernel, strides, padding, data_format="channels_last", name=f"{name}_conv")(x)
-        own = {"eps": 1e-3, "momentum": 0.01} if layer == "bn-relu" else {}
+        own = {"eps": BATCH_NORM["norm_eps"], "momentum": BATCH_NORM["norm_momentum"]} if layer == "bn-relu" else {}
         return evonorm.keras.NormActivation(
             layer, groups=groups, fit_groups=True, data_format="channels_last", name=f"{name}_norm", **own
         )(x)
@@ -99,6 +110,28 @@ def initialized(model: keras.Model, config: TrainConfig, classes: int) -> keras.
     )
 
 
+def keep(
+    folder: Path, about: dict[str, Any], model: keras.Model, history: dict[str, list[float]], seconds: float
+) -> None:
+    """Writes a run's record as the lab does; what it ran on says which Keras. about: config and dataset."""
+    folder.mkdir(parents=True)
+    run_files.write_json(folder / "config.json", about)
+    kept = ("evonorm", "commit", "python", "torch", "platform", "processor", "cores")
+    environment = {key: value for key, value in machine.environment(torch.device("cpu")).items() if key in kept}
+    backend = keras.config.backend()
+    environment |= {"keras": keras.__version__, "backend": backend, backend: import_module(backend).__version__}
+    run_files.write_json(folder / "environment.json", environment)
+    named = {name if name.startswith("val_") else f"train_{name}": values for name, values in history.items()}
+    epochs = [
+        {"epoch": number, **dict(zip(named, values, strict=True))}
+        for number, values in enumerate(zip(*named.values(), strict=True), 1)
+    ]
+    run_files.rewrite_metrics(folder, epochs)
+    summary = {"status": "finished", "epochs_done": len(epochs), "last": epochs[-1], "seconds": seconds}
+    parameters = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    run_files.write_json(folder / "summary.json", summary | {"parameters": parameters})
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, list[float]]:
     """Trains, and gives each epoch's metrics."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -113,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--test-images", type=int, help="so many test images, by class; default: all")
     parser.add_argument("--dropout", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a folder, which is made, for the run's record")
     given = parser.parse_args(arguments)
     config = TrainConfig(
         layer=given.layer,
@@ -124,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[float]]:
         train_images=given.images,
         test_images=given.test_images,
         dropout=given.dropout,
+        precision="fp32",
+        **(BATCH_NORM if given.layer == "bn-relu" else {}),
         seeds=Seeds(*[given.seed] * 4),
     )
     keras.utils.set_random_seed(given.seed)
@@ -148,6 +184,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[float]]:
     )
     seconds = time.monotonic() - started
     print(f"{config.layer} on Keras {keras.__version__} with {keras.config.backend()}: {seconds:.0f} s")
+    if given.out is not None:
+        # The path of the data is this machine's; the record names the data by content.
+        told = asdict(replace(config, data=dataset.name, device="cpu"))
+        about = {"config": told, "dataset": listings.described(dataset, len(train), len(test))}
+        keep(given.out, about, model, history.history, seconds)
     return history.history
 
 

@@ -10,13 +10,14 @@ import torch
 from examples import keras_mini_inception as example
 
 from evonorm.lab.data import sets
+from evonorm.lab.records import run_files
 from evonorm.lab.training.config import Seeds, TrainConfig
 from evonorm.lab.training.training import train
 from evonorm.models import MiniInception
 from tests.keras.backends import BACKEND, results
 
-BATCH_NORM = {"norm_eps": 1e-3, "norm_momentum": 0.01}
-
+# What a record says of its run, whichever framework trained it.
+SAME = ("layer", "optimizer", "epochs", "batch_size", "augment", "dropout", "seeds")
 LAYERS = pytest.mark.parametrize("layer", ["bn-relu", "evonorm-b0", "evonorm-s0"])
 pytestmark = pytest.mark.skipif(BACKEND == "jax", reason="compiling the network takes JAX too long for this")
 
@@ -50,23 +51,27 @@ def test_it_trains_as_evonorm_train_does(layer: str, optimizer: str, tmp_path: P
     """
     config = TrainConfig(
         layer=layer,
-        **(BATCH_NORM if layer == "bn-relu" else {}),
+        **(example.BATCH_NORM if layer == "bn-relu" else {}),
         optimizer=optimizer,
         epochs=2,
-        batch_size=16,
-        train_images=16,
-        test_images=20,
+        batch_size=10,
+        train_images=10,
+        test_images=10,
         augment=True,
         dropout=0.0,
         precision="fp32",
         seeds=Seeds(3, 3, 3, 3),
     )
-    record = train(config, sets.load("digits"), tmp_path)
-    found = example.main(
-        f"--data digits --layer {layer} --optimizer {optimizer} --epochs 2 --batch-size 16 --images 16"
-        " --test-images 20 --augment --dropout 0 --seed 3".split()
+    expected = train(config, sets.load("digits"), tmp_path / "lab")
+    example.main(
+        f"--data digits --layer {layer} --optimizer {optimizer} --epochs 2 --batch-size 10 --images 10 --test-images 10"
+        f" --augment --dropout 0 --seed 3 --out {tmp_path / 'keras'}".split()
     )
-    first, second = record.metrics
-    np.testing.assert_allclose(found["loss"][0], first["train_loss"], rtol=1e-5)
-    np.testing.assert_allclose(found["val_loss"][0], first["val_loss"], rtol=2e-3)
-    np.testing.assert_allclose(found["loss"][1], second["train_loss"], rtol=2e-3)
+    found = run_files.read(tmp_path / "keras")
+    assert found.dataset == expected.dataset
+    assert {k: found.config[k] for k in SAME} == {k: expected.config[k] for k in SAME}
+    assert (found.status, found.environment["backend"]) == ("finished", BACKEND)
+    assert found.summary["parameters"] == expected.summary["parameters"]
+    for epoch, (ours, theirs) in enumerate(zip(found.metrics, expected.metrics, strict=True)):
+        np.testing.assert_allclose(ours["train_loss"], theirs["train_loss"], rtol=2e-3 if epoch else 1e-5)
+    np.testing.assert_allclose(found.metrics[0]["val_loss"], expected.metrics[0]["val_loss"], rtol=2e-3)

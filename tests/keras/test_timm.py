@@ -44,7 +44,7 @@ def test_each_layer_of_timms(kind: str, activate: bool) -> None:
 
 
 def followed(module: nn.Module) -> keras.Model:
-    """timm's EfficientNet, its norms ours already, as a Keras model: children in their order; none of its blocks has a skip."""
+    """timm's EfficientNet, its norms ours already, as a Keras model; none of its blocks has a skip."""
     layers = keras.layers
 
     def run(x: keras.KerasTensor, path: str) -> keras.KerasTensor:
