@@ -53,7 +53,7 @@ lint: setup
 # Keras has one backend a process: torch in the first, JAX in the second.
 test: lint
 	$(BIN)/pytest -n auto --dist worksteal
-	KERAS_BACKEND=jax $(BIN)/pytest tests/keras/test_layer.py
+	KERAS_BACKEND=jax $(BIN)/pytest tests/keras/test_layer.py tests/keras/test_models.py
 
 # Tests that need something newer skip themselves, with the reason. $(PYTHON) must be one that this torch was built for.
 oldest: build/oldest/ready build/kernels.ready

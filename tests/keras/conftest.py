@@ -9,8 +9,11 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # keras_cv_attention_models is of Keras 2; TensorFlow asks when it is imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-# What is compiled here runs once.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# What is compiled here runs once: as fast to compile as it gets.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import pytest
 

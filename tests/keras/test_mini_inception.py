@@ -36,7 +36,7 @@ def test_the_same_weights_give_the_same_outputs_and_gradients(layer: str) -> Non
     y = torchs(given)
     y.retain_grad()
     torch.nn.functional.cross_entropy(y, labels).backward()
-    found = results(model, x, y.grad.numpy())
+    (found,) = results((model, x, y.grad.numpy()))
     np.testing.assert_allclose(found["y"], y.detach().numpy(), rtol=1e-4, atol=1e-5)
     dx = given.grad.movedim(1, -1).numpy()
     np.testing.assert_allclose(found["dx"], dx, rtol=1e-3, atol=1e-3 * np.abs(dx).max())

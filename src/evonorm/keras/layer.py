@@ -97,7 +97,8 @@ class NormActivation(keras.layers.Layer):  # type: ignore[misc]
         initial = {"weight": 1.0, "bias": 0.0} if row.affine else {}
         initial |= {name: row.parameters[name] for name in self._used.parameters}
         running = {name: float(name == "running_var") for name in self._used.running}
-        if taken := [name for name in initial if hasattr(self, name)]:
+        # Built a second time it has them itself, and Keras says so below.
+        if not self._named and (taken := [name for name in initial if hasattr(self, name)]):
             raise ValueError(
                 f"{self.layer}: a parameter cannot be called {taken[0]!r}, which every Keras layer has; rename it"
             )
