@@ -1,7 +1,7 @@
 """Weights between Keras and keras_cv_attention_models, kecam for short: its EvoNormalization, and models by name.
 
-kecam's models are of Keras 2 (the package tf_keras), so that one of Keras 3 stands beside them, in the same process or
-with a file between.
+kecam does not support Keras 3: its models are of Keras 2 (the package tf_keras), and one of Keras 3 stands beside them,
+in the same process or with a file between.
 """
 
 from __future__ import annotations
