@@ -40,6 +40,12 @@ CASES = [
     *[(name, (4, 1, 1), torch.float32, False, True) for name in ("gn-relu", "evonorm-b0", "bn-relu")],
     ("gn-silu", (1, 1, 40_000), torch.float32, False, True),
 ]
+# With weight and bias of each sample: one kernel each way, passes that meet in a batch, passes that meet in a sample.
+CONDITIONAL = [
+    ("evonorm-s1", SMALL, torch.bfloat16, True, False),
+    ("bn-relu", STEM, torch.bfloat16, True, True),
+    ("evonorm-s2", STEM, torch.bfloat16, True, True),
+]
 
 
 class Absent:
@@ -88,13 +94,17 @@ def main(arch: int, with_registers: bool) -> None:
         return kernel
 
     JITFunction.run = compiled
-    for name, shape, dtype, channels_last, training in CASES:
+    for name, shape, dtype, channels_last, training, conditional in (
+        *((*each, False) for each in CASES),
+        *((*each, True) for each in CONDITIONAL),
+    ):
         n, c = shape[:2]
         row, groups = ROWS[name], {25: 5, 1: 1}.get(c, 32)
         case = {"row": name, "shape": shape, "dtype": str(dtype).removeprefix("torch."), "last": channels_last}
+        case |= {"conditional": conditional}
         layout = torch.channels_last if channels_last else torch.contiguous_format
         x = torch.empty(shape, dtype=dtype, memory_format=layout)
-        weight, bias, *gradients = [torch.empty(c) for _ in range(4)]
+        weight, bias, *gradients = [torch.empty((n, c) if conditional else c) for _ in range(4)]
         extra = torch.empty(c) if row.extra else None
         stats = torch.empty(1).expand(n, 2, c) if row.sample else None
         batch = torch.empty(2, c) if row.batch else None

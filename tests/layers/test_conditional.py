@@ -364,9 +364,3 @@ def test_kernels_second_derivative(row) -> None:
         found[backend] = torch.autograd.grad(squares, leaves, allow_unused=True, materialize_grads=True)
     for one, other in zip(found["kernel"], found["reference"], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-
-
-@KERNELS
-def test_tritons_kernels_say_why_they_do_not_serve() -> None:
-    why = kernels.supports(get("evonorm-s0"), torch.zeros(2, 8, 4, 4), Setting(conditional=True), "triton")
-    assert why is not None  # or, where there is no Triton, that

@@ -1,12 +1,11 @@
 """Triton's kernels against the float64 reference: every row, dtype, memory format and way through them.
 
-Without a GPU they run in Triton's interpreter, on CPU tensors; with one, on it (marker `gpu`). Each way is forced on
-small shapes by lower limits: what a program holds, what it reads twice, what several programs meet for.
+Without a GPU they run in Triton's interpreter, on CPU tensors; with one, on it (marker `gpu`).
 """
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
 import os
 import subprocess
@@ -21,45 +20,23 @@ from evonorm.layers import kernels, reference
 from evonorm.layers.kernels import triton as room
 from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 from evonorm.layers.kernels.cpu import library
-from evonorm.layers.table import TABLE, Setting, get
-from tests.layers.yardstick import case, check, laid, noise, parameters, results, trains
+from evonorm.layers.table import Setting, get
+from tests.layers.on_triton import DEVICE, EACH_WAY, KINDS, MARKS, ROWS, SERVED, WAYS, force, hold, on_device
+from tests.layers.yardstick import case, laid, noise, parameters, results, trains
 
-if importlib.util.find_spec("triton") is None:
-    if os.environ.get("CI"):
-        raise RuntimeError("CI must test Triton's kernels: install triton")
-    pytest.skip("Triton is not installed", allow_module_level=True)
-
+# Where there is no Triton, on_triton ends this here.
+# isort: split
 import triton
 import triton.language as tl
 
-from evonorm.layers.kernels.triton import INTERPRETED, plan, rows, tiles
+from evonorm.layers.kernels.triton import plan, rows, tiles
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-if DEVICE == "cuda" and not torch.cuda.is_available():
-    pytest.skip("no CUDA device, and Triton was imported without TRITON_INTERPRET=1", allow_module_level=True)
+pytestmark = MARKS
 
-pytestmark = [
-    *([pytest.mark.gpu] if DEVICE == "cuda" else []),
-    # The interpreter computes with NumPy, which warns where a GPU gives infinity or NaN.
-    pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning"),
-]
-
-SERVED = [row for row in TABLE if row.name in library.ROWS]
 BATCHED = [row for row in SERVED if row.running]
-ROWS = pytest.mark.parametrize("row", SERVED, ids=lambda row: row.name)
-# One row of each kind of statistics.
-KINDS = [get(name) for name in ("evonorm-s0", "evonorm-b0", "frn-tlu", "bn-silu", "gn-silu")]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ORDERS = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 
-# What forces each way on a small map. Without these a small map is held by few programs.
-SMALL = {"held_forward": 0, "held_backward": 0, "least": 16, "programs": 8}
-WAYS = {
-    "held": {},
-    "read twice": SMALL | {"loop": 64},
-    "split": SMALL | {"whole": 0, "tile": 128, "channels": 4, "run": 8},
-}
-EACH_WAY = pytest.mark.parametrize("way", WAYS)
 SHAPES = {
     "held": [
         (2, 6, 5, 3),  # groups of three channels: nothing divides a vector
@@ -74,22 +51,7 @@ SHAPES = {
 
 @pytest.fixture
 def limits(monkeypatch):
-    """Takes the limits of a way."""
-    return lambda way: monkeypatch.setattr(plan, "LIMITS", plan.LIMITS._replace(**WAYS[way]))
-
-
-def groups_of(row, channels: int) -> int:
-    return next(g for g in (4, 2, 1) if channels % g == 0 and channels > g) if row.grouped else 1
-
-
-def on_device(tensors):
-    return {name: value.to(DEVICE) for name, value in tensors.items()}
-
-
-def hold(row, x, dy, p, *, running=None, **options) -> None:
-    running = on_device(running) if running else None
-    options.setdefault("groups", groups_of(row, x.shape[1]))
-    check(row, x.to(DEVICE), dy.to(DEVICE), on_device(p), running=running, backend="triton", **options)
+    return functools.partial(force, monkeypatch)
 
 
 def running_of(row, channels: int):

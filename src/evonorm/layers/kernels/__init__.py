@@ -78,8 +78,6 @@ def supports(row: NormAct, x: Tensor, setting: Setting, backend: str = "kernel")
         return f"{mine} input; the kernels take {', '.join(known[:-1])} and {known[-1]}"
     if not setting.activate:
         return "activate=False"
-    if setting.conditional and (backend == "triton" or x.is_cuda):
-        return "weight and bias of each sample, which Triton's kernels do not take"
     if x.numel() == 0:
         return "empty input"
     if row.native == "batch_norm" and setting.training and x.numel() == x.shape[1]:

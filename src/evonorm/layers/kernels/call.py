@@ -30,6 +30,11 @@ class Call(NamedTuple):
         return self.weight, self.bias, self.extra
 
     @property
+    def conditional(self) -> bool:
+        """Whether weight or bias is each sample's own."""
+        return any(p is not None and p.dim() == 2 for p in (self.weight, self.bias))
+
+    @property
     def channels_last(self) -> bool:
         """How x lies in memory, of a call that is prepared."""
         return not self.x.is_contiguous()

@@ -23,9 +23,11 @@ COLUMNS = 8  # channels a program that goes through samples: 32 bytes, what memo
 
 def forward(call: Call, given: bool, stats: Tensor | None, y: Tensor | None) -> None:
     """Fills y, stats and, unless given, batch; of those each that is there."""
+    call = _both(call)
     x, batch, row = call.x, call.batch, ROWS[NAMES[call.row]]
     sizes = sizes_of(row, x, call.channels_last, call.groups)
-    layout = {"LAST": sizes.channels_last, "SAMPLE": row.sample, "BATCH": row.batch, "CENTRED": row.centred}
+    layout = {"LAST": sizes.channels_last, "EACH": call.conditional}
+    layout |= {"SAMPLE": row.sample, "BATCH": row.batch, "CENTRED": row.centred}
     parameters = (x, *call.parameters, batch)
     takes_batch = row.batch and not given
     alone = plan.whole(sizes, plan.LIMITS, backward=False) if row.sample and not takes_batch else None
@@ -75,6 +77,7 @@ def _take_moments(row: Row, x: Tensor, stats: Tensor, sizes: Sizes, cut: Tiling)
 
 def backward(call: Call, gradients: Gradients, phases: int) -> None:
     """Fills dx and the gradients that are there; in two phases, with sums and totals given, for replicas."""
+    call = _both(call)
     x, row = call.x, ROWS[NAMES[call.row]]
     sizes = sizes_of(row, x, call.channels_last, call.groups)
     dy, stats, batch_count, dx, dweight, dbias, dextra, sums, totals = gradients
@@ -90,7 +93,7 @@ def backward(call: Call, gradients: Gradients, phases: int) -> None:
     if through and totals is None:
         totals = x.new_empty((2, sizes.c), dtype=torch.float32)
     layout = {"SLOPE": row.slope, "SAMPLE": row.sample, "BATCH": row.batch, "CENTRED": row.centred}
-    layout |= {"SUMS": row.sums, "LAST": sizes.channels_last}
+    layout |= {"SUMS": row.sums, "EACH": call.conditional, "LAST": sizes.channels_last}
     shares = {"EXTRA": row.extra, "FACTOR": row.extra_factor, "SCALED": row.extra_scaled}
     inputs = (x, dy, *call.parameters, call.batch, stats)
     shape = (sizes.c, sizes.s)
@@ -106,11 +109,8 @@ def backward(call: Call, gradients: Gradients, phases: int) -> None:
         elif phases & REDUCE:
             passes.sums_kernel[grid](*inputs, sums, *shape, *place, call.eps, **layout, **shares, **_tile(cut, 8))
         if phases & REDUCE:
-            meetings.columns_kernel[(plan.ceil(sizes.c, COLUMNS),)](
-                sums, dweight, dbias, dextra if row.extra else None, totals if through else None,
-                sizes.n * cut.chunks, sizes.c,
-                EXTRA=row.extra, SUMS=row.sums, CH=COLUMNS, K=_rows(sizes.n * cut.chunks), num_warps=4,
-            )  # fmt: skip
+            others = (dextra if row.extra else None, totals if through else None)
+            _sum_up(call, row, sums, dweight, dbias, *others)
         if alone is not None or not phases & APPLY:
             return
         feedback = None
@@ -121,12 +121,45 @@ def backward(call: Call, gradients: Gradients, phases: int) -> None:
                 call.weight, stats, sums, feedback, *shape, sizes.c // sizes.groups, meeting.units, meeting.tiles,
                 cut.chunks, call.eps,
                 CENTRED=row.centred, SUBTRACTS=row.subtracts, SUMS=row.sums, MODE=_mode(sizes, meeting),
-                ALIGN=meeting.align, CH=meeting.channels, K=plan.up(cut.chunks), num_warps=4,
+                EACH=call.conditional, ALIGN=meeting.align, CH=meeting.channels, K=plan.up(cut.chunks), num_warps=4,
             )  # fmt: skip
         passes.apply_backward_kernel[grid](
             *inputs, sums, feedback, totals, dx, *shape, *place, call.eps, float(batch_count),
             THROUGH=through, K=plan.up(cut.chunks), **layout, **_tile(cut, 8),
         )  # fmt: skip
+
+
+def _sum_up(
+    call: Call, row: Row, sums: Tensor, dweight: Tensor | None, dbias: Tensor | None, *others: Tensor | None
+) -> None:
+    """Gradients of weight, bias and extra, and totals, from sums: over the batch or, where (N, C), of each sample."""
+    n, c = call.x.shape[:2]
+    chunks = sums.shape[0] // n
+
+    def columns(parts: int, *filled: Tensor | None) -> None:
+        if all(tensor is None for tensor in filled):
+            return
+        rows = n // parts * chunks
+        k = _rows(rows)
+        ch = COLUMNS if parts == 1 else min(plan.up(c), 1024 // k)
+        tiles = plan.ceil(c, ch)
+        meetings.columns_kernel[(parts * tiles,)](
+            sums, call.weight, *filled, rows, c, tiles, chunks,
+            SUMS=row.sums, EACH=call.conditional, CH=ch, K=k, num_warps=4,
+        )  # fmt: skip
+
+    shared, own = ([g if g is not None and g.dim() == dim else None for g in (dweight, dbias)] for dim in (1, 2))
+    columns(1, *shared, *others)
+    columns(n, *own, None, None)
+
+
+def _both(call: Call) -> Call:
+    """The call, weight and bias both each sample's own if one of them is."""
+    if not call.conditional:
+        return call
+    n, c = call.x.shape[:2]
+    weight, bias = (None if p is None else p.expand(n, c).contiguous() for p in (call.weight, call.bias))
+    return call._replace(weight=weight, bias=bias)
 
 
 def sizes_of(row: Row, x: Tensor, channels_last: bool, groups: int) -> Sizes:

@@ -96,7 +96,7 @@ def batch_kernel(stats, batch, N, C, CH: tl.constexpr, K: tl.constexpr):
 @triton.jit
 def meet_backward_kernel(
     weight, stats, sums, feedback, C, S, size, units, tiles, chunks, eps,
-    CENTRED: tl.constexpr, SUBTRACTS: tl.constexpr, SUMS: tl.constexpr, MODE: tl.constexpr,
+    CENTRED: tl.constexpr, SUBTRACTS: tl.constexpr, SUMS: tl.constexpr, EACH: tl.constexpr, MODE: tl.constexpr,
     ALIGN: tl.constexpr, CH: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """feedback of whole groups from the sums of chunks: several groups, or one of any size, CH channels at a time."""
@@ -108,7 +108,7 @@ def meet_backward_kernel(
     number = tl.zeros([CH], tl.float32)
     for at in range(first, end, CH):
         c, live = channels(at, end, CH)
-        w = parameter(weight, c, live, 1.0, CH)
+        w = parameter(weight, n, c, live, C, EACH, 1.0, CH)
         by_scale += together(w * of_chunks(sums, 1, n, c, live, C, chunks, SUMS, CH, K), live, size, MODE, CH)
         by_centre += together(w * of_chunks(sums, 0, n, c, live, C, chunks, SUMS, CH, K), live, size, MODE, CH)
         number += together(tl.where(live, 1.0, 0.0), live, size, MODE, CH)
@@ -123,33 +123,44 @@ def meet_backward_kernel(
 
 @triton.jit
 def columns_kernel(
-    sums, dweight, dbias, dextra, totals, M, C,
-    EXTRA: tl.constexpr, SUMS: tl.constexpr, CH: tl.constexpr, K: tl.constexpr,
+    sums, weight, dweight, dbias, dextra, totals, M, C, tiles, chunks,
+    SUMS: tl.constexpr, EACH: tl.constexpr, CH: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of parameters, the second stage: sums over all M samples and chunks, always in the same order."""
-    c, live = channels(tl.program_id(0) * CH, C, CH)
+    """Gradients of parameters, the second stage: sums over M chunks, always in the same order.
+
+    M: all of them, or, for what is EACH sample's own, one sample's, and then a program has some of its channels.
+    """
+    part, chunk, tile = place(tiles, 1)
+    c, live = channels(tile * CH, C, CH)
     k = tl.arange(0, K)
     by_bias = tl.zeros([K, CH], tl.float32)
     by_weight = tl.zeros([K, CH], tl.float32)
     by_extra = tl.zeros([K, CH], tl.float32)
-    by_batch = tl.zeros([K, CH], tl.float32)
+    by_first = tl.zeros([K, CH], tl.float32)
+    by_second = tl.zeros([K, CH], tl.float32)
     for m in range(0, M, K):
         there = live[None, :] & (m + k < M)[:, None]
-        at = sums + (m + k[:, None]).to(tl.int64) * SUMS * C + c[None, :]
-        by_bias += tl.load(at, mask=there, other=0.0)
-        by_weight += tl.load(at + C, mask=there, other=0.0)
-        if EXTRA:
+        row = part * M + m + k[:, None]
+        at = sums + row * SUMS * C + c[None, :]
+        to_bias = tl.load(at, mask=there, other=0.0)
+        to_weight = tl.load(at + C, mask=there, other=0.0)
+        by_bias += to_bias
+        by_weight += to_weight
+        if dextra is not None:
             by_extra += tl.load(at + 2 * C, mask=there, other=0.0)
-        if totals is not None and SUMS == 5:
-            by_batch += tl.load(at + 4 * C, mask=there, other=0.0)
-    to_bias = tl.sum(by_bias, 0)
-    to_weight = tl.sum(by_weight, 0)
+        if totals is not None:
+            if EACH:
+                w = parameter(weight, row // chunks, c[None, :], there, C, True, 1.0, CH)
+            else:
+                w = parameter(weight, part, c, live, C, False, 1.0, CH)[None, :]
+            by_first += w * to_bias
+            by_second += w * (tl.load(at + 4 * C, mask=there, other=0.0) if SUMS == 5 else to_weight)
     if dbias is not None:
-        tl.store(dbias + c, to_bias, mask=live)
+        tl.store(dbias + part * C + c, tl.sum(by_bias, 0), mask=live)
     if dweight is not None:
-        tl.store(dweight + c, to_weight, mask=live)
+        tl.store(dweight + part * C + c, tl.sum(by_weight, 0), mask=live)
     if dextra is not None:
         tl.store(dextra + c, tl.sum(by_extra, 0), mask=live)
     if totals is not None:
-        tl.store(totals + c, to_bias, mask=live)
-        tl.store(totals + C + c, tl.sum(by_batch, 0) if SUMS == 5 else to_weight, mask=live)
+        tl.store(totals + c, tl.sum(by_first, 0), mask=live)
+        tl.store(totals + C + c, tl.sum(by_second, 0), mask=live)

@@ -1,7 +1,8 @@
 """The passes over x where more programs than one have to meet: moments, y; sums, dx. Each takes a chunk of positions.
 
 partial: (N, chunks, 2, C), moments of chunks; stats: (N, 2, C), of samples, in force at each channel; batch: (2, C).
-sums: (N, chunks, SUMS, C); feedback: (N, 2, C), kappa and lambda; totals: (2, C), what batch statistics need, over n.
+sums: (N, chunks, SUMS, C); feedback: (N, 2, C), kappa and lambda; totals: (2, C), what flows into batch statistics, up
+to -1. EACH: weight and bias are (N, C), else (C,).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def moments_kernel(
 @triton.jit
 def apply_kernel(
     x, weight, bias, extra, batch, stats, y, C, S, units, tiles, chunks, length, eps,
-    VALUE: tl.constexpr, SAMPLE: tl.constexpr, BATCH: tl.constexpr, CENTRED: tl.constexpr,
+    VALUE: tl.constexpr, SAMPLE: tl.constexpr, BATCH: tl.constexpr, CENTRED: tl.constexpr, EACH: tl.constexpr,
     LAST: tl.constexpr, ALIGN: tl.constexpr, CH: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """y of each chunk, from statistics that are there."""
@@ -61,9 +62,9 @@ def apply_kernel(
         mean = tl.load(stats + n * 2 * C + c, mask=live, other=0.0)
         var = tl.load(stats + n * 2 * C + C + c, mask=live, other=1.0)
     centre, scale, instance, batch_std = in_force(mean, var, batch, c, live, C, eps, SAMPLE, BATCH, CENTRED, CH)
-    w = parameter(weight, c, live, 1.0, CH)[:, None]
-    b = parameter(bias, c, live, 0.0, CH)[:, None]
-    e = parameter(extra, c, live, 0.0, CH)[:, None]
+    w = parameter(weight, n, c, live, C, EACH, 1.0, CH)[:, None]
+    b = parameter(bias, n, c, live, C, EACH, 0.0, CH)[:, None]
+    e = parameter(extra, n, c, live, C, False, 0.0, CH)[:, None]
     start = chunk * length
     stop = tl.minimum(start + length, S)
     for at in tl.range(start, stop, P, num_stages=STAGES):
@@ -76,7 +77,7 @@ def apply_kernel(
 def sums_kernel(
     x, dy, weight, bias, extra, batch, stats, sums, C, S, units, tiles, chunks, length, eps,
     SLOPE: tl.constexpr, SAMPLE: tl.constexpr, BATCH: tl.constexpr, CENTRED: tl.constexpr,
-    EXTRA: tl.constexpr, FACTOR: tl.constexpr, SCALED: tl.constexpr, SUMS: tl.constexpr,
+    EXTRA: tl.constexpr, FACTOR: tl.constexpr, SCALED: tl.constexpr, SUMS: tl.constexpr, EACH: tl.constexpr,
     LAST: tl.constexpr, ALIGN: tl.constexpr, CH: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """The sums of each chunk."""
@@ -86,9 +87,9 @@ def sums_kernel(
     s = tl.arange(0, P)
     mean, var = sample_moments(stats, n, c, live, C, SAMPLE, CH)
     centre, scale, instance, batch_std = in_force(mean, var, batch, c, live, C, eps, SAMPLE, BATCH, CENTRED, CH)
-    w = parameter(weight, c, live, 1.0, CH)
-    b2 = parameter(bias, c, live, 0.0, CH)[:, None]
-    e2 = parameter(extra, c, live, 0.0, CH)[:, None]
+    w = parameter(weight, n, c, live, C, EACH, 1.0, CH)
+    b2 = parameter(bias, n, c, live, C, EACH, 0.0, CH)[:, None]
+    e2 = parameter(extra, n, c, live, C, False, 0.0, CH)[:, None]
     bias_sum = tl.zeros([CH, P], tl.float32)
     weight_sum = tl.zeros([CH, P], tl.float32)
     extra_sum = tl.zeros([CH, P], tl.float32)
@@ -120,7 +121,8 @@ def apply_backward_kernel(
     x, dy, weight, bias, extra, batch, stats, sums, feedback, totals, dx,
     C, S, units, tiles, chunks, length, eps, batch_count,
     SLOPE: tl.constexpr, SAMPLE: tl.constexpr, BATCH: tl.constexpr, CENTRED: tl.constexpr, SUMS: tl.constexpr,
-    THROUGH: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr, CH: tl.constexpr, P: tl.constexpr, K: tl.constexpr,
+    EACH: tl.constexpr, THROUGH: tl.constexpr,
+    LAST: tl.constexpr, ALIGN: tl.constexpr, CH: tl.constexpr, P: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """dx of each chunk, from feedback or, in rows with batch statistics, from sums and, THROUGH them, totals."""
     n, chunk, tile = place(tiles, chunks)
@@ -129,9 +131,9 @@ def apply_backward_kernel(
     s = tl.arange(0, P)
     mean, var = sample_moments(stats, n, c, live, C, SAMPLE, CH)
     centre, scale, instance, batch_std = in_force(mean, var, batch, c, live, C, eps, SAMPLE, BATCH, CENTRED, CH)
-    w = parameter(weight, c, live, 1.0, CH)
-    b2 = parameter(bias, c, live, 0.0, CH)[:, None]
-    e2 = parameter(extra, c, live, 0.0, CH)[:, None]
+    w = parameter(weight, n, c, live, C, EACH, 1.0, CH)
+    b2 = parameter(bias, n, c, live, C, EACH, 0.0, CH)[:, None]
+    e2 = parameter(extra, n, c, live, C, False, 0.0, CH)[:, None]
     if not BATCH:
         kappa = tl.load(feedback + n * 2 * C + c, mask=live, other=0.0)
         lam = tl.load(feedback + n * 2 * C + C + c, mask=live, other=0.0)
@@ -143,14 +145,14 @@ def apply_backward_kernel(
             if not CENTRED:
                 lam = kappa * centre
         if THROUGH:
-            by_second = -w * tl.load(totals + C + c, mask=live, other=0.0) / batch_count
+            by_second = -tl.load(totals + C + c, mask=live, other=0.0) / batch_count
             if SAMPLE:
                 through = by_second / batch_std
                 kappa += through
                 lam += through * (centre - tl.load(batch + c, mask=live, other=0.0))
             else:
                 kappa = by_second * scale * scale
-                lam = -w * tl.load(totals + c, mask=live, other=0.0) / batch_count * scale
+                lam = -tl.load(totals + c, mask=live, other=0.0) / batch_count * scale
     alpha = (w * scale)[:, None]
     start = chunk * length
     stop = tl.minimum(start + length, S)

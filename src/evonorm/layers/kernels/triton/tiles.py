@@ -82,10 +82,12 @@ def typical(x, n, c, live, C, S, LAST: tl.constexpr):
 
 
 @triton.jit
-def parameter(p, c, live, OTHERWISE: tl.constexpr, CH: tl.constexpr):
-    """A parameter of each channel, or what it counts as where it is not given."""
+def parameter(p, n, c, live, C, EACH: tl.constexpr, OTHERWISE: tl.constexpr, CH: tl.constexpr):
+    """A parameter at each channel, EACH: sample n's own, or what it counts as where it is not given."""
     if p is None:
         return tl.full([CH], OTHERWISE, tl.float32)
+    elif EACH:
+        return tl.load(p + n * C + c, mask=live, other=0.0)
     else:
         return tl.load(p + c, mask=live, other=0.0)
 

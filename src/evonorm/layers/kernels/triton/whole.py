@@ -2,7 +2,7 @@
 
 Where a tile holds them (HELD), x is read once; otherwise twice, the second time from cache. stats: (N, 2, C), mean and
 variance (or 0 and mean of squares) in force at each channel: of its group where statistics are a group's. sums: (N,
-chunks, SUMS, C), the shares of the gradients of bias, weight and extra.
+chunks, SUMS, C), the shares of the gradients of bias, weight and extra. EACH: weight and bias are (N, C), else (C,).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from evonorm.layers.kernels.triton.tiles import (
 def whole_kernel(
     x, weight, bias, extra, batch, stats, y, C, S, size, units, tiles, eps,
     VALUE: tl.constexpr, SAMPLE: tl.constexpr, BATCH: tl.constexpr, CENTRED: tl.constexpr, MEAN: tl.constexpr,
-    MODE: tl.constexpr, HELD: tl.constexpr, LAST: tl.constexpr,
+    EACH: tl.constexpr, MODE: tl.constexpr, HELD: tl.constexpr, LAST: tl.constexpr,
     ALIGN: tl.constexpr, CH: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """A sample's whole groups: statistics, then y. HELD: all positions are one tile, read once; else read twice.
@@ -69,9 +69,9 @@ def whole_kernel(
     if stats is not None:
         keep(stats, mean, var, n, c, live, C)
     centre, scale, instance, batch_std = in_force(mean, var, batch, c, live, C, eps, SAMPLE, BATCH, CENTRED, CH)
-    w = parameter(weight, c, live, 1.0, CH)[:, None]
-    b = parameter(bias, c, live, 0.0, CH)[:, None]
-    e = parameter(extra, c, live, 0.0, CH)[:, None]
+    w = parameter(weight, n, c, live, C, EACH, 1.0, CH)[:, None]
+    b = parameter(bias, n, c, live, C, EACH, 0.0, CH)[:, None]
+    e = parameter(extra, n, c, live, C, False, 0.0, CH)[:, None]
     if HELD:
         found = VALUE(value, w, b, e, centre[:, None], scale[:, None], instance[:, None], batch_std[:, None])
         write(y, found, there, n, c, s, C, S, LAST)
@@ -87,7 +87,7 @@ def whole_backward_kernel(
     x, dy, weight, bias, extra, batch, stats, dx, sums, C, S, size, units, tiles, chunks, length, eps,
     SLOPE: tl.constexpr, SAMPLE: tl.constexpr, BATCH: tl.constexpr, CENTRED: tl.constexpr, SUBTRACTS: tl.constexpr,
     EXTRA: tl.constexpr, FACTOR: tl.constexpr, SCALED: tl.constexpr, SUMS: tl.constexpr,
-    MODE: tl.constexpr, HELD: tl.constexpr, LAST: tl.constexpr,
+    EACH: tl.constexpr, MODE: tl.constexpr, HELD: tl.constexpr, LAST: tl.constexpr,
     ALIGN: tl.constexpr, CH: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """A sample's whole groups: the sums, then dx; batch statistics are constants. HELD: read once; else twice.
@@ -100,10 +100,10 @@ def whole_backward_kernel(
     s = tl.arange(0, P)
     mean, var = sample_moments(stats, n, c, live, C, SAMPLE, CH)
     centre, scale, instance, batch_std = in_force(mean, var, batch, c, live, C, eps, SAMPLE, BATCH, CENTRED, CH)
-    w = parameter(weight, c, live, 1.0, CH)
+    w = parameter(weight, n, c, live, C, EACH, 1.0, CH)
     w2 = w[:, None]
-    b2 = parameter(bias, c, live, 0.0, CH)[:, None]
-    e2 = parameter(extra, c, live, 0.0, CH)[:, None]
+    b2 = parameter(bias, n, c, live, C, EACH, 0.0, CH)[:, None]
+    e2 = parameter(extra, n, c, live, C, False, 0.0, CH)[:, None]
     centre2 = centre[:, None]
     scale2 = scale[:, None]
     instance2 = instance[:, None]
