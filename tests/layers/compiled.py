@@ -90,6 +90,9 @@ def main(arch: int, with_registers: bool) -> None:
         said |= {name: options[name] for name in ("CH", "P", "HELD") if name in options}
         widths = [int(vector or 1) * int(bits) // 8 for vector, bits in loads] + [int(copy, 16) for copy in copies]
         said["widest_load_bytes"] = max(widths)
+        # Into x, y, dy and dx, the only ones in half precision.
+        offsets = re.findall(r"tt\.addptr .*!tt\.ptr<b?f16>.*?, (?:tensor<)?(?:\w+x)?i(\d+)", kernel.asm["ttir"])
+        said["offset_bits"] = sorted({int(bits) for bits in offsets})
         print(json.dumps(case | said | (registers(kernel) if with_registers else {})), flush=True)
         return kernel
 

@@ -26,15 +26,10 @@ from tests.layers.yardstick import case, laid, noise, parameters, results, train
 
 # Where there is no Triton, on_triton ends this here.
 # isort: split
-import triton
-import triton.language as tl
-
-from evonorm.layers.kernels.triton import plan, rows, tiles
+from evonorm.layers.kernels.triton import plan, rows
 
 pytestmark = MARKS
 
-BATCHED = [row for row in SERVED if row.running]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ORDERS = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 
 SHAPES = {
@@ -95,8 +90,20 @@ def test_hard_values(row, kind, way, limits) -> None:
         x = {"constant": x * 0 + 3, "below eps": x * 1e-4, "tiny": x * 1e-25, "huge": x * 1e15}[kind]
     # At a mean of 1e4 and a spread of 1, values within 1e-3 of a kink fall on either side of it, in the reference too.
     names = "y" if kind == "mean 1e4" and row.name in ("evonorm-b0", "frn-tlu") else ""
-    x, dy = (laid(t, torch.float32, channels_last=way == "held") for t in (x, noise(shape, 3)))
-    hold(row, x, dy, parameters(row, 4), names=names)
+    x, dy = (laid(t, torch.float32, channels_last=way == "held") for t in (x, noise(shape, 2)))
+    hold(row, x, dy, parameters(row, 4), names=names, orders=8)
+
+
+@pytest.mark.parametrize(("space", "seed"), [((11, 9), 2), ((11, 9), 22), ((7, 5), 35), ((7, 5), 58)], ids=str)
+def test_a_gradient_that_cancels(space, seed, limits) -> None:
+    """That of v where x is constant, a multiple of the sum of dy.
+
+    Of 60 seeds on three maps these four missed the bound that one order of the positions gives: the reference came very
+    near by luck. The CPU's kernels missed three. Over the seeds both err alike, and less than the reference.
+    """
+    limits("split")
+    x, dy = torch.full((2, 4, *space), 3.0), noise((2, 4, *space), seed).float()
+    hold(get("evonorm-b0"), x, dy, parameters(get("evonorm-b0"), 4), orders=8)
 
 
 @ROWS
@@ -261,21 +268,6 @@ def test_the_two_phases_of_replicas_are_backward(name) -> None:
         assert ours is theirs is None or torch.equal(ours, theirs)
 
 
-@triton.jit
-def last_offset(to, n, C, S, LAST: tl.constexpr):
-    c, live = tiles.channels(C - 1, C, 1)
-    s = S - 1 + tl.arange(0, 1)
-    tl.store(to + tl.arange(0, 1)[:, None], tiles.offsets(tl.cast(n, tl.int64), c, s, C, S, LAST), mask=live[:, None])
-
-
-def test_offsets_go_beyond_31_bits() -> None:
-    for n, c, s in [(3, 2**20, 2**12), (40_000, 64, 56 * 56), (1, 3, 2**30), (1, 2**30, 3)]:
-        for last in (False, True):
-            to = torch.zeros(1, dtype=torch.int64, device=DEVICE)
-            last_offset[(1,)](to, n, c, s, LAST=last)
-            assert int(to) == (n + 1) * c * s - 1
-
-
 SIZES = [
     plan.Sizes(n, c, s, groups, itemsize, last)
     for n, c, s, groups in [
@@ -340,6 +332,8 @@ def test_the_compiler_takes_every_kernel(tmp_path) -> None:
         # Whole vectors, wherever the sizes allow: a pass over x that loads by single values takes twice the time.
         passes = kernel["kernel"].startswith(("whole", "apply", "moments", "sums"))
         assert not passes or kernel["shape"][1] < 32 or kernel["widest_load_bytes"] == 16, kernel
+        assert kernel["offset_bits"] in ([], [64]), kernel
+    assert any(kernel["offset_bits"] for kernel in made)
 
 
 if DEVICE == "cuda":

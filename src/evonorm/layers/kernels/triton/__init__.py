@@ -14,6 +14,8 @@ from torch import Tensor
 
 from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 
+# Of a sample, which the kernels count in 32 bits, beyond the last one too; where they lie is told in 64.
+POSITIONS = 2**30
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Found out at import: a compiler that traces `serves` cannot follow the search for a package.
 _INSTALLED = importlib.util.find_spec("triton") is not None
