@@ -152,7 +152,9 @@ def parse(text: str, function: Callable[[str], Callable[..., Any]] | None = None
     source = f"lambda x, s, p, affine: {_python(tree)}"
 
     def over(function: Callable[[str], Callable[..., Any]]) -> Formula:
-        formula: Formula = eval(source, {"__builtins__": {}, **{name: function(name) for name in FUNCTIONS}})
+        # torch, called here, imports what it has written in Python as this code would; the text itself names nothing.
+        builtins = {"__import__": __import__}
+        formula: Formula = eval(source, {"__builtins__": builtins, **{name: function(name) for name in FUNCTIONS}})
         return formula
 
     read(over(_function))

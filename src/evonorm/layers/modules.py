@@ -25,7 +25,8 @@ class NormActivation(nn.Module):
     group, of the layers with group statistics; fit_groups takes the largest divisor of C not above it, as the paper's
     code does. activate=False leaves affine alone of an EvoNorm, and normalization with affine of evonorm-s0a, -s1a,
     -s2a and the others. eps: default the layer's own. momentum: weight of the newest batch in running statistics; None
-    gives every batch the same, as in torch's norms. backend, sync: as in norm_act.
+    gives every batch the same, as in torch's norms, and as those reads its count from the device in each step: no CUDA
+    graph captures it. backend, sync: as in norm_act.
 
     conditional: features of a condition that each sample brings: layer(x, condition), condition (N, features), as in
     generators, diffusion's U-Nets and style layers. Then weight = 1 + to_weight(condition) and bias =

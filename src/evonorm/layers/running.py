@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from evonorm.layers.row import NormAct
@@ -12,22 +13,30 @@ def blend(
     parameters: dict[str, Tensor | None],
     mean: Tensor,
     var: Tensor,
-    count: int,
+    count: int | Tensor,
     momentum: float,
 ) -> None:
     """running = (1 - momentum) * running + momentum * batch, in place, outside autograd; of those that the row has.
 
-    mean, var: of the batch, biased, any shape with C elements. count: values a channel that they are taken over; an
-    empty batch has no statistics, and its NaN must not reach the running ones. A row that torch has itself keeps the
-    unbiased variance, as torch does.
+    mean, var: of the batch, biased, any shape with C elements. count: values a channel that they are taken over, a
+    tensor where it is told by the device, which is not waited for; an empty batch has no statistics, and its NaN must
+    not reach the running ones. A row that torch has itself keeps the unbiased variance, as torch does.
     """
-    if count == 0:
+    factor: float | Tensor
+    if isinstance(count, Tensor):
+        factor = count / (count - 1).clamp(min=1)
+    elif count == 0:
         return
-    unbiased = var * (count / (count - 1)) if row.native is not None and count > 1 else var
+    else:
+        factor = count / (count - 1) if count > 1 else 1.0
+    unbiased = var if row.native is None else var * factor
     for name, batch in (("running_mean", mean), ("running_var", unbiased)):
         running = parameters.get(name)
         if running is not None:
-            unwatched(running).lerp_(batch.detach().flatten().to(running.dtype), momentum)
+            taken = batch.detach().flatten().to(running.dtype)
+            if isinstance(count, Tensor):
+                taken = torch.where(count > 0, taken, running)
+            unwatched(running).lerp_(taken, momentum)
 
 
 def unwatched(running: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Statistics:
         self.running_var = running_var
         self.replicas = replicas
         # Mean and biased variance of the batch, (1, C, 1, ...), and the values a channel that they are taken over.
-        self.batch: tuple[Tensor, Tensor, int] | None = None
+        self.batch: tuple[Tensor, Tensor, int | Tensor] | None = None
         self.space = tuple(range(2, x.dim()))
         self._moments: tuple[Tensor, Tensor] | None = None
 
@@ -80,14 +80,13 @@ class Statistics:
             return (self._running(self.running_var) + self.eps).sqrt()
         return (self._batch()[1] + self.eps).sqrt()
 
-    def _batch(self) -> tuple[Tensor, Tensor, int]:
+    def _batch(self) -> tuple[Tensor, Tensor, int | Tensor]:
         if self.batch is None:
             count = self.x.numel() // self.x.shape[1]
             means, variances = self._instance()
             mean = means.mean(0, keepdim=True)
             var = (variances + (means - mean).square()).mean(0, keepdim=True)
-            whole = moments_over_replicas(mean, var, count) if self.replicas > 1 else (mean, var, count)
-            self.batch = whole
+            self.batch = moments_over_replicas(mean, var, count) if self.replicas > 1 else (mean, var, count)
         return self.batch
 
     def _instance(self) -> tuple[Tensor, Tensor]:
@@ -145,15 +144,14 @@ def by_channel(t: Tensor, x: Tensor) -> Tensor:
     return t.view(-1, x.shape[1], *[1] * (x.dim() - 2))
 
 
-def moments_over_replicas(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
-    """Mean and biased variance over the batches of all processes, and their count; differentiable.
+def moments_over_replicas(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance over the batches of all processes, and their count, float64; differentiable.
 
     mean, var: this process's, of any one shape. count: values that they are taken over here, which may differ between
     processes. All processes must call this together.
     """
-    counted = torch.tensor(float(count), dtype=torch.float64, device=mean.device)
-    torch.distributed.all_reduce(counted)
-    total = int(counted.item())
+    total = torch.full((), count, dtype=torch.float64, device=mean.device)
+    torch.distributed.all_reduce(total)
     share = count / total
     whole_mean: Tensor = _Sum.apply(mean * share)
     whole_var: Tensor = _Sum.apply((var + (mean - whole_mean).square()) * share)

@@ -128,7 +128,7 @@ def of_torch(name: str, *args: Any) -> Any:
     if not known:
         raise ValueError(f"{name} is of numbers alone here; write its value")
     function = getattr(torch.nn.functional, name, None) or getattr(torch, name)
-    return function(*(arg if isinstance(arg, torch.Tensor) else known[0].new_tensor(arg) for arg in args))
+    return function(*(arg if isinstance(arg, torch.Tensor) else known[0].new_full((), arg) for arg in args))
 
 
 def _symbol(value: Any) -> Symbol:

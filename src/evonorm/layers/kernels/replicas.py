@@ -13,10 +13,10 @@ from evonorm.layers.statistics import moments_over_replicas
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def evaluate(call: Call) -> tuple[Tensor, Tensor, int]:
-    """y, the moments of the whole batch (2, C), and how many values a channel has in it."""
-    y, batch, count = _Synchronized.apply(*call)
-    return y, batch, int(count)
+def evaluate(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the moments of the whole batch (2, C), and how many values a channel has in it, which the device knows."""
+    found: tuple[Tensor, Tensor, Tensor] = _Synchronized.apply(*call)
+    return found
 
 
 class _Synchronized(torch.autograd.Function):
@@ -34,22 +34,23 @@ class _Synchronized(torch.autograd.Function):
         y = torch.empty_like(call.x)
         stats = own if operators.of_sample(call.row) else None
         kernels.forward(call._replace(batch=batch), True, stats, y)
-        ctx.save_for_backward(call.x, *given.parameters, batch, stats)
-        ctx.setting, ctx.count = call[5:], count
-        counted = torch.tensor(count)
-        ctx.mark_non_differentiable(batch, counted)
-        return y, batch, counted
+        ctx.save_for_backward(call.x, *given.parameters, batch, stats, count)
+        ctx.setting = call[5:]
+        ctx.mark_non_differentiable(batch, count)
+        return y, batch, count
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, *unused: Any) -> tuple[Any, ...]:
-        *tensors, stats = ctx.saved_tensors
+        *tensors, stats, count = ctx.saved_tensors
         given = Call(*tensors, *ctx.setting)
         call = given.prepared()
         kernels = operators.of(call)
-        gradients = Gradients.empty(call, dy, stats, ctx.count, apart=True)
+        # The count, which the device knows, is divided by here, and not by the kernels.
+        gradients = Gradients.empty(call, dy, stats, 1.0, apart=True)
         kernels.backward(call, gradients, REDUCE)
         assert gradients.totals is not None
         torch.distributed.all_reduce(gradients.totals)
+        gradients.totals.div_(count)
         kernels.backward(call, gradients, APPLY)
         return (gradients.dx, *gradients.like(given.parameters), *[None] * 5)
