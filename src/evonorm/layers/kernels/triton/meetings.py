@@ -133,6 +133,7 @@ def columns_kernel(
     part, chunk, tile = place(tiles, 1)
     c, live = channels(tile * CH, C, CH)
     k = tl.arange(0, K)
+    own = sums + part * M * SUMS * C
     by_bias = tl.zeros([K, CH], tl.float32)
     by_weight = tl.zeros([K, CH], tl.float32)
     by_extra = tl.zeros([K, CH], tl.float32)
@@ -140,8 +141,8 @@ def columns_kernel(
     by_second = tl.zeros([K, CH], tl.float32)
     for m in range(0, M, K):
         there = live[None, :] & (m + k < M)[:, None]
-        row = part * M + m + k[:, None]
-        at = sums + row * SUMS * C + c[None, :]
+        row = (m + k[:, None]).to(tl.int64)
+        at = own + row * SUMS * C + c[None, :]
         to_bias = tl.load(at, mask=there, other=0.0)
         to_weight = tl.load(at + C, mask=there, other=0.0)
         by_bias += to_bias
@@ -149,12 +150,13 @@ def columns_kernel(
         if dextra is not None:
             by_extra += tl.load(at + 2 * C, mask=there, other=0.0)
         if totals is not None:
+            to_second = tl.load(at + 4 * C, mask=there, other=0.0) if SUMS == 5 else to_weight
             if EACH:
                 w = parameter(weight, row // chunks, c[None, :], there, C, True, 1.0, CH)
+                by_first += w * to_bias
+                by_second += w * to_second
             else:
-                w = parameter(weight, part, c, live, C, False, 1.0, CH)[None, :]
-            by_first += w * to_bias
-            by_second += w * (tl.load(at + 4 * C, mask=there, other=0.0) if SUMS == 5 else to_weight)
+                by_second += to_second
     if dbias is not None:
         tl.store(dbias + part * C + c, tl.sum(by_bias, 0), mask=live)
     if dweight is not None:
@@ -162,5 +164,10 @@ def columns_kernel(
     if dextra is not None:
         tl.store(dextra + c, tl.sum(by_extra, 0), mask=live)
     if totals is not None:
-        tl.store(totals + c, tl.sum(by_first, 0), mask=live)
-        tl.store(totals + C + c, tl.sum(by_second, 0), mask=live)
+        if EACH:
+            tl.store(totals + c, tl.sum(by_first, 0), mask=live)
+            tl.store(totals + C + c, tl.sum(by_second, 0), mask=live)
+        else:
+            w = parameter(weight, part, c, live, C, False, 1.0, CH)
+            tl.store(totals + c, w * tl.sum(by_bias, 0), mask=live)
+            tl.store(totals + C + c, w * tl.sum(by_second, 0), mask=live)
