@@ -310,6 +310,15 @@ def test_a_cut_covers_all_once_and_fills_the_chip(sizes) -> None:
     assert meeting.span == size or meeting.span <= meeting.channels
 
 
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(("c", "side"), [(64, 56), (128, 56), (256, 56), (96, 32), (512, 28), (1024, 14), (512, 7)])
+def test_what_fits_the_cache_is_not_split(c, side, backward) -> None:
+    """ResNet-50 behind its stem, and the report's network; with 16 bytes a load or more."""
+    cut = plan.whole(plan.Sizes(256, c, side * side, 32, 2, True), plan.LIMITS, backward=backward)
+    assert cut is not None
+    assert cut.span % 8 == 0
+
+
 def test_what_was_chosen_is_said() -> None:
     x = torch.empty(128, 96, 32, 32, dtype=torch.bfloat16, device="meta")
     said = room.chosen("evonorm-s0", x, True, 32, training=True)

@@ -97,13 +97,15 @@ def whole(sizes: Sizes, limits: Limits, *, backward: bool) -> Tiling | None:
     size = c // groups
     held = limits.held_backward if backward else limits.held_forward
     most = limits.channels if size > 1 else 4 * limits.channels
-    fitting = held // up(s) // size or limits.whole // (size * s * sizes.itemsize)
     run = ceil(limits.run, size * sizes.itemsize) if sizes.channels_last else 1
     wanted = max(run, ceil(limits.least, size * up(s)))
     spread = max(n * groups // limits.programs, limits.least // (4 * size * up(s)))
-    together = max(1, min(groups, most // size, fitting, wanted, spread))
-    together = ceil(groups, ceil(groups, together))
-    span = size * _aligned(sizes, size, together, most)
+    for fitting in (held // up(s) // size, limits.whole // (size * s * sizes.itemsize)):
+        together = max(1, min(groups, most // size, fitting, wanted, spread))
+        together = ceil(groups, ceil(groups, together))
+        span = size * _aligned(sizes, size, together, fitting, most)
+        if up(span) * up(s) <= held:
+            break
     few = n * ceil(c, span) < limits.programs // 4 and span * s > 2 * limits.least
     if span * s * sizes.itemsize > limits.whole or few:
         return None
@@ -113,13 +115,15 @@ def whole(sizes: Sizes, limits: Limits, *, backward: bool) -> Tiling | None:
     return _tiling(sizes, span, channels, max(1, min(positions, limits.loop // (2 if backward else 1) // channels)), 1)
 
 
-def _aligned(sizes: Sizes, size: int, together: int, most: int) -> int:
-    """Groups a program, as many more as let each load of a channels-last tile have 16 bytes."""
+def _aligned(sizes: Sizes, size: int, together: int, fitting: int, most: int) -> int:
+    """Groups a program, so that each load of a channels-last tile has 16 bytes: more or, if those do not fit, fewer."""
     vector = 16 // sizes.itemsize
     if not sizes.channels_last or sizes.c % vector:
         return together
     step = vector // math.gcd(vector, size)
     rounded = ceil(together, step) * step
+    if rounded > fitting >= step:
+        rounded = together // step * step
     return rounded if rounded * size <= most and rounded <= sizes.groups else together
 
 
