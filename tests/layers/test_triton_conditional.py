@@ -43,7 +43,7 @@ def test_against_float64(row, way, limits, nan_filled_memory) -> None:
         hold(*given, running={name: noise((6,), 7).float().abs() + 0.3 for name in row.running})
 
 
-@pytest.mark.parametrize("row", KINDS, ids=lambda row: row.name)
+@TWO
 @pytest.mark.parametrize("own", ["weight", "bias"])
 def test_one_of_both_of_each_sample(row, own, limits, nan_filled_memory) -> None:
     limits("split" if own == "weight" else "held")

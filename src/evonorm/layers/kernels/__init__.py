@@ -80,9 +80,10 @@ def supports(row: NormAct, x: Tensor, setting: Setting, backend: str = "kernel")
         return "activate=False"
     if x.numel() == 0:
         return "empty input"
-    positions = x.numel() // (x.shape[0] * x.shape[1])
-    if positions > triton.POSITIONS and (backend == "triton" or x.is_cuda):
-        return f"{positions} positions in space; Triton's kernels take at most 2^30"
+    if backend == "triton" or x.is_cuda:
+        positions = x.numel() // (x.shape[0] * x.shape[1])
+        if positions > triton.POSITIONS:
+            return f"{positions} positions in space; Triton's kernels take at most 2^30"
     if row.native == "batch_norm" and setting.training and x.numel() == x.shape[1]:
         return "one value a channel, which has no variance"
     if torch.compiler.is_compiling():

@@ -128,7 +128,8 @@ def columns_kernel(
 ):  # fmt: skip
     """Gradients of parameters, the second stage: sums over M chunks, always in the same order.
 
-    M: all of them, or, for what is EACH sample's own, one sample's, and then a program has some of its channels.
+    Those are the whole batch's or, for gradients that are each sample's own, one sample's. totals, of the batch alone,
+    are times weight.
     """
     part, chunk, tile = place(tiles, 1)
     c, live = channels(tile * CH, C, CH)
