@@ -39,7 +39,7 @@ def test_against_float64(row, way, limits, nan_filled_memory) -> None:
     turn = SERVED.index(row) + list(WAYS).index(way)
     given = conditional(row, SHAPES[way], DTYPES[turn % 3], turn % 2 == 0)
     hold(*given)
-    if row.running and way == "split":
+    if row.running and way == "held":
         hold(*given, running={name: noise((6,), 7).float().abs() + 0.3 for name in row.running})
 
 
