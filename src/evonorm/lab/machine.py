@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,8 +99,40 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "kernels": kernels.instructions(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        **(card(device) if device.type == "cuda" else {"device": "cpu"}),
     }
+
+
+def card(device: torch.device) -> dict[str, Any]:
+    """A GPU's name and sizes, its driver, and what compiles for it."""
+    found = torch.cuda.get_device_properties(device)
+    return {
+        "device": found.name,
+        "capability": f"{found.major}.{found.minor}",
+        "multiprocessors": found.multi_processor_count,
+        "memory_bytes": found.total_memory,
+        "l2_bytes": found.L2_cache_size,
+        "driver": _said_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "cuda": torch.version.cuda,
+        "triton": version_of("triton"),
+    }
+
+
+def version_of(package: str) -> str | None:
+    """The installed version; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _said_by(*command: str) -> str | None:
+    """The first line that a program says; None where there is no such program, or it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.partition("\n")[0].strip() or None
 
 
 def layers_by(backend: str, device: torch.device) -> str:

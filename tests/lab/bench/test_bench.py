@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from evonorm import cli
-from evonorm.lab.bench import gate, implementations, memory, timing
+from evonorm.lab.bench import devices, gate, implementations, memory, timing
 from evonorm.lab.bench.cases import Case, cases, mini_inception_sites
 from evonorm.lab.bench.options import BenchOptions
-from evonorm.lab.bench.results import Result, compare
+from evonorm.lab.bench.results import Result, compare, must_move
 from evonorm.layers import modules
 
+HERE = torch.device("cpu")
 TINY = ["--shape", "2,32,7,5", "--dtypes", "fp32", "--layers", "evonorm-s0", "--repeats", "2", "--no-keep-freed-memory"]
 
 
@@ -133,40 +134,48 @@ def test_a_layer_that_crashes_is_red_and_one_that_declines_is_skipped(
         assert code == (cli.FAILED if status == "red" else 0)
 
 
+def the_reference_of(layer: str) -> implementations.Implementation:
+    options = BenchOptions(layers=(layer,), implementations=("reference",))
+    (contender,) = implementations.implementations(options, devices.Cpu())
+    return contender
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("layer", ["evonorm-s0", "evonorm-b0", "frn-tlu"])
 def test_the_gate_passes_the_reference(layer: str, dtype: str) -> None:
-    (contender,) = implementations.implementations(BenchOptions(layers=(layer,), implementations=("reference",)))
+    contender = the_reference_of(layer)
     module = contender.build(6, 2)
     gate.randomize(module)
     case = Case((3, 6, 5, 4), dtype, "contiguous", ("forward",))
-    assert gate.check(module, case, training=True).ok
-    verdict = gate.check(module, case, training=False)
+    assert gate.check(module, case, HERE, training=True).ok
+    verdict = gate.check(module, case, HERE, training=False)
     assert verdict.ok
     assert [finding.tensor for finding in verdict.findings] == ["y"]
 
 
 def test_the_gate_takes_fewer_samples_of_a_large_shape() -> None:
-    (contender,) = implementations.implementations(BenchOptions(layers=("none",), implementations=("reference",)))
+    contender = the_reference_of("none")
     case = Case((128, 96, 32, 32), "bf16", "channels_last", ("forward",))
-    assert gate.check(contender.build(96, 32), case, training=True).batch == 10
+    assert gate.check(contender.build(96, 32), case, HERE, training=True).batch == 10
 
 
 def result(implementation: str, *seconds: float, layer: str | None = None, figure: str = "forward+backward") -> Result:
+    moved = must_move(figure, over_batch=implementation.startswith("b"))
     variant = implementation.rpartition(" ")[2]
-    return Result("a case", figure, implementation, layer, variant, images=10, seconds=list(seconds))
+    return Result("a case", figure, implementation, layer, variant, images=10, must_move=moved, seconds=list(seconds))
 
 
 def test_ratios_of_made_up_times() -> None:
     ours = result("s0 kernel", 9.0, 2.0, 1.0, layer="s0")  # median 2
     timm, yardstick, copy = result("s0 timm", 30.0, layer="s0"), result("batch_norm+relu", 5.0), result("copy", 0.4)
-    compared, of_timm, _, of_copy = compare([ours, timm, yardstick, copy])
+    compared, of_timm, of_yardstick, of_copy = compare([ours, timm, yardstick, copy])
     assert compared.faster_than_timm == 15.0
     assert compared.faster_than_batch_norm_relu == 2.5
     assert compared.floor_seconds == pytest.approx(1.0)  # five tensors move, a copy moves two
     assert compared.over_floor == pytest.approx(2.0)
     assert compared.images_per_second == 5.0
     assert compared.over_no_layer is None
+    assert of_yardstick.floor_seconds == pytest.approx(1.6)  # eight
     assert (of_timm.faster_than_timm, of_copy.over_floor) == (None, None)
     forward = compare([result("s0 kernel", 2.0, layer="s0", figure="forward"), result("copy", 0.4, figure="forward")])
     assert forward[0].over_floor == pytest.approx(5.0)  # x and y move: as a copy
@@ -174,14 +183,23 @@ def test_ratios_of_made_up_times() -> None:
     assert compare([ours, yardstick])[0].faster_than_batch_norm_relu is None
 
 
+class MadeUp(devices.Cpu):
+    """A clock that goes a second a look."""
+
+    def timed(self, work: devices.Work, calls: int) -> devices.Timing:
+        for _ in range(calls):
+            work()
+        return devices.Timing(1.0, host=0.5)
+
+
 def test_implementations_take_turns_after_a_round_that_warms_up() -> None:
     calls: list[str] = []
-    now = iter(range(1000))
     samples: dict[str, timing.Samples] = {}
     works = {name: lambda name=name: calls.append(name) for name in "ABC"}
-    timing.in_turn(works, samples, repeats=2, clock=lambda: float(next(now)))
+    timing.in_turn(works, samples, repeats=2, device=MadeUp())
     assert "".join(calls[-6:]) == "ABCABC"
     assert [sample.seconds for sample in samples.values()] == 3 * [[1.0, 1.0]]
+    assert [sample.host for sample in samples.values()] == 3 * [[0.5, 0.5]]
 
 
 def test_ctrl_c_keeps_what_was_measured(
@@ -189,13 +207,13 @@ def test_ctrl_c_keeps_what_was_measured(
 ) -> None:
     timed, seen = timing._timed, 0
 
-    def interrupted(work: timing.Work, calls: int, clock: Callable[[], float]) -> float:
+    def interrupted(work: devices.Work, calls: int, device: devices.Device) -> devices.Timing:
         nonlocal seen
         seen += 1
         # Two that are timed twice to warm up and in three rounds; then the second figure, to its second sample.
         if seen == 2 * (2 + 3) + 2 * 2 + 2:
             raise KeyboardInterrupt
-        return timed(work, calls, clock)
+        return timed(work, calls, device)
 
     monkeypatch.setattr(timing, "_timed", interrupted)
     code, rows = bench(rows_file, *TINY, "--repeats", "3", "--implementations", "reference")
@@ -249,8 +267,7 @@ def test_cases() -> None:
 def test_missing_kernels_are_said(
     rows_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(implementations.kernels, "available", lambda: False)
-    monkeypatch.setattr(implementations.kernels, "reason", lambda: "built without a compiler")
+    monkeypatch.setattr(implementations.kernels, "_REASON", "built without a compiler")
     code, rows = bench(rows_file, *TINY, "--implementations", "kernel", "relu", "--figures", "inference")
     assert code == 0
     assert [row["status"] for row in rows] == ["skipped", "measured", "measured"]

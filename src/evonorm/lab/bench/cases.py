@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from evonorm.lab.bench.options import BenchOptions, Figure, Shape
+from evonorm.lab.bench.options import DTYPES_BY_DEVICE, PRESETS_BY_DEVICE, BenchOptions, Figure, Shape
 from evonorm.layers.modules import NormActivation
 from evonorm.models import MiniInception
 
+DETECTION = (2, 256, 200, 304)
+RESNET50_BATCHES = {"resnet50": 16, "resnet50-256": 256}
 RESNET50_STAGES = ((64, 112, 112), (256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7))
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TORCH_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -30,9 +32,9 @@ class Case:
         return f"{'x'.join(map(str, self.shape))} {self.dtype} {self.format}"
 
     def tensor(self, generator: torch.Generator, *, batch: int | None = None) -> Tensor:
-        """Normal values, N or `batch` samples of them."""
+        """Normal values, N or `batch` samples of them, on the generator's device."""
         shape = (self.shape[0] if batch is None else batch, *self.shape[1:])
-        values = torch.randn(shape, generator=generator).to(TORCH_DTYPES[self.dtype])
+        values = torch.randn(shape, generator=generator, device=generator.device).to(TORCH_DTYPES[self.dtype])
         return values.contiguous(memory_format=TORCH_FORMATS[self.format])
 
 
@@ -40,7 +42,7 @@ def cases(options: BenchOptions) -> list[Case]:
     """Every case that the options ask for, each once; the headline where they name nothing."""
     presets = options.presets
     if not (presets or options.shapes or options.network):
-        presets = ("headline",)
+        presets = PRESETS_BY_DEVICE[options.device]
     wanted: dict[tuple[Shape, tuple[Figure, ...]], None] = {}
     for preset in presets:
         own: tuple[Figure, ...] = ("inference",) if preset == "inference" else ("forward", "forward+backward")
@@ -50,7 +52,7 @@ def cases(options: BenchOptions) -> list[Case]:
         wanted[shape, options.figures or ("forward", "forward+backward")] = None
     return [
         Case(shape, dtype, format, figures)
-        for dtype in options.dtypes
+        for dtype in options.dtypes or DTYPES_BY_DEVICE[options.device]
         for format in options.formats
         for shape, figures in wanted
     ]
@@ -62,8 +64,10 @@ def preset_shapes(preset: str) -> Iterable[Shape]:
         return [(128, *mini_inception_sites()[0])]
     if preset == "mini-inception":
         return [(128, *site) for site in mini_inception_sites()]
-    if preset == "resnet50":
-        return [(16, *stage) for stage in RESNET50_STAGES]
+    if preset in RESNET50_BATCHES:
+        return [(RESNET50_BATCHES[preset], *stage) for stage in RESNET50_STAGES]
+    if preset == "detection":
+        return [DETECTION]
     return [(1, *site) for site in dict.fromkeys((*mini_inception_sites(), *RESNET50_STAGES))]
 
 

@@ -15,8 +15,8 @@ from evonorm.lab.errors import UserError
 BASE = YARDSTICK
 # Okabe and Ito's colours, which stay apart for colour-blind eyes; marks differ too, so a grey print can be read.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-VARIANT_MARKS = {"kernel": "o", "reference": "s", "compiled": "P", "timm": "^"}
-OTHER_MARKS = "DXv*<>"
+VARIANT_MARKS = {"kernel": "o", "reference": "s", "compiled": "P", "timm": "^", "timm compiled": "<"}
+OTHER_MARKS = "DXv*>dhp"
 GREY = "#666666"
 
 

@@ -56,15 +56,15 @@ class Verdict:
         return {"ok": self.ok, "batch": self.batch, "errors": errors}
 
 
-def check(module: nn.Module, case: Case, *, training: bool, seed: int = 0) -> Verdict:
-    """`module`, a NormActivation, on the case's C, H, W and dtype with as many samples as stay quick.
+def check(module: nn.Module, case: Case, device: torch.device, *, training: bool, seed: int = 0) -> Verdict:
+    """`module`, a NormActivation of this device, on the case's C, H, W and dtype with as many samples as stay quick.
 
     training: y, dx and every parameter's gradient for a random cotangent; else y alone, from the running statistics.
     The module's mode is set and its running statistics advance by a batch.
     """
     assert isinstance(module, NormActivation), "the gate is for layers of the table"
     assert module.momentum is not None, "what is measured blends by a fixed momentum"
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     channels, height, width = case.shape[1:]
     batch = min(case.shape[0], max(2, ELEMENTS // (channels * height * width)))
     x, dy = case.tensor(generator, batch=batch), case.tensor(generator, batch=batch)

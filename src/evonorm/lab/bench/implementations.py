@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evonorm.lab.bench.devices import Device
 from evonorm.lab.bench.options import BenchOptions
 from evonorm.lab.errors import UserError
 from evonorm.layers import kernels, table
@@ -34,6 +35,9 @@ TIMM = {
 SAME_AS_RIVAL = {"bn-relu": BATCH_NORM_RELU, "gn-silu": GROUP_NORM_SILU}
 
 
+Build = Callable[[int, int], nn.Module]
+
+
 class Unavailable(Exception):
     """An implementation that cannot be measured here; the text is the reason."""
 
@@ -42,13 +46,16 @@ class Unavailable(Exception):
 class Implementation:
     """build(channels, groups) -> the layer; it raises Unavailable where this machine has it not.
 
-    layer: the row it implements, None for what is no layer of ours. variant: kernel, reference, compiled, timm, torch.
+    layer: the row it implements, None for what is no layer of ours. variant: kernel, reference, timm or torch, and the
+    last three compiled: compiled (the reference), timm compiled, torch compiled. over_batch: with statistics of the
+    batch, for which all of x is read before the first of y can be written.
     """
 
     name: str
     layer: str | None
     variant: str
-    build: Callable[[int, int], nn.Module]
+    build: Build
+    over_batch: bool = False
 
     @property
     def gated(self) -> bool:
@@ -78,29 +85,39 @@ class BatchNormReLU(nn.Module):
         )
 
 
-def implementations(options: BenchOptions) -> list[Implementation]:
+def implementations(options: BenchOptions, device: Device) -> list[Implementation]:
     """Those that the options name, in the order of the tables, without the copy. Raises UserError for no such layer."""
     wanted = options.implementations
-    found = []
+    compiles = device.place.type == "cuda" if options.compiled is None else options.compiled
+    found: list[Implementation] = []
+
+    def add(name: str, layer: str | None, variant: str, build: Build, over_batch: bool) -> None:
+        found.append(Implementation(name, layer, variant, build, over_batch))
+        if compiles and variant != "kernel":
+            name = f"{name.removesuffix(' reference')} compiled"
+            variant = "compiled" if variant == "reference" else f"{variant} compiled"
+            found.append(Implementation(name, layer, variant, _compiled(build), over_batch))
+
     for layer in dict.fromkeys(options.layers):
         try:
             row = table.get(layer)
         except ValueError as error:
             raise UserError(f"--layers: {error}") from None
+        over_batch = bool(row.running)
         if "kernel" in wanted and row.name != NO_LAYER:
-            found.append(Implementation(f"{layer} kernel", layer, "kernel", _ours(layer, "kernel")))
+            add(f"{layer} {device.fused}", layer, "kernel", _ours(layer, device.fused, device), over_batch)
         if "reference" in wanted and SAME_AS_RIVAL.get(layer) not in wanted:
-            found.append(Implementation(f"{layer} reference", layer, "reference", _ours(layer, "reference")))
-        if options.compiled:
-            found.append(Implementation(f"{layer} compiled", layer, "compiled", _compiled(layer)))
+            add(f"{layer} reference", layer, "reference", _ours(layer, "reference", device), over_batch)
         if "timm" in wanted and layer in TIMM:
-            found.append(Implementation(f"{layer} timm", layer, "timm", _timm(layer)))
-    rivals: dict[str, Callable[[int, int], nn.Module]] = {
+            add(f"{layer} timm", layer, "timm", _timm(layer), over_batch)
+    rivals: dict[str, Build] = {
         BATCH_NORM_RELU: lambda channels, groups: BatchNormReLU(channels),
         GROUP_NORM_SILU: lambda channels, groups: nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU()),
         RELU: lambda channels, groups: nn.ReLU(),
     }
-    found += [Implementation(name, None, "torch", build) for name, build in rivals.items() if name in wanted]
+    for name, build in rivals.items():
+        if name in wanted:
+            add(name, None, "torch", build, name == BATCH_NORM_RELU)
     if not found:
         raise UserError(
             f"nothing to measure: --implementations {' '.join(wanted)} has none of --layers {' '.join(options.layers)}"
@@ -118,26 +135,32 @@ def fitting_groups(channels: int, groups: int) -> int:
     return groups_in_force(channels, groups, fit=True)
 
 
-def _ours(layer: str, backend: Backend) -> Callable[[int, int], nn.Module]:
+def _ours(layer: str, backend: Backend, device: Device) -> Build:
     def build(channels: int, groups: int) -> nn.Module:
-        if backend == "kernel" and not kernels.available():
-            raise Unavailable(f"no kernels here: {kernels.reason()}")
+        why = None if backend == "reference" else kernels.serves(table.get(layer), device.place, backend)
+        if why is not None:
+            raise Unavailable(f"no kernels here: {why}")
         return NormActivation(channels, layer, groups=groups, fit_groups=True, backend=backend)
 
     return build
 
 
-def _compiled(layer: str) -> Callable[[int, int], nn.Module]:
-    def build(channels: int, groups: int) -> nn.Module:
-        module = _ours(layer, "reference")(channels, groups)
-        # fullgraph: where torch would fall back to eager in silence, it raises.
-        module.compile(fullgraph=True, dynamic=False)
+def _compiled(build: Build) -> Build:
+    """fullgraph: where torch would fall back to eager in silence, it raises."""
+
+    def compiled(channels: int, groups: int) -> nn.Module:
+        from torch._inductor import config as inductor
+
+        module = build(channels, groups)
+        # This fusion gives wrong gradients in some programs (pytorch/pytorch#193061); an older torch has it not.
+        known = hasattr(inductor.triton, "mix_order_reduction")
+        module.compile(fullgraph=True, dynamic=False, options={"triton.mix_order_reduction": False} if known else None)
         return module
 
-    return build
+    return compiled
 
 
-def _timm(layer: str) -> Callable[[int, int], nn.Module]:
+def _timm(layer: str) -> Build:
     def build(channels: int, groups: int) -> nn.Module:
         try:
             layers = importlib.import_module("timm.layers")

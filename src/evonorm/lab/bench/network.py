@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evonorm.lab.bench import gate, timing
 from evonorm.lab.bench.cases import TORCH_FORMATS, Case, mini_inception_sites
+from evonorm.lab.bench.devices import Device, Work
 from evonorm.lab.bench.implementations import NO_LAYER, RELU, Implementation, Unavailable, fitting_groups
 from evonorm.lab.bench.measure import collected, gated, part_of
 from evonorm.lab.bench.results import LATENCY, STEP, Result
@@ -21,6 +22,7 @@ from evonorm.models import MiniInception
 def measure_network(
     contenders: list[Implementation],
     *,
+    device: Device,
     dtype: str,
     format: str,
     batch_size: int,
@@ -35,15 +37,16 @@ def measure_network(
     the gate at the shape of every site first. relu alone and compiled layers are left out.
     """
     none = Implementation(NO_LAYER, None, "torch", lambda channels, groups: nn.Identity())
-    served = [none, *(c for c in contenders if c.name not in (RELU, NO_LAYER) and c.variant != "compiled")]
+    served = [none, *(c for c in contenders if c.name not in (RELU, NO_LAYER) and "compiled" not in c.variant)]
     for number, figure in enumerate((STEP, LATENCY)):
         training = figure == STEP
         count = batch_size if training else 1
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(count, 3, 32, 32, generator=generator).contiguous(memory_format=TORCH_FORMATS[format])
-        labels = torch.randint(10, (count,), generator=generator)
+        labels = torch.randint(10, (count,), generator=generator).to(device.place)
+        images = images.to(device.place)
         results: dict[str, Result] = {}
-        works: dict[str, timing.Work] = {}
+        works: dict[str, Work] = {}
         with collected(results, into) as samples:
             for contender in served:
                 result = Result(
@@ -56,11 +59,11 @@ def measure_network(
                     details={"shape": list(images.shape), "dtype": dtype, "format": format},
                 )
                 results[contender.name] = result
-                model = _gated_network(contender, result, groups, dtype=dtype, format=format, training=training)
+                model = _gated_network(contender, result, groups, device, dtype, format, training=training)
                 if model is not None:
                     work = _step if training else _latency
                     works[contender.name] = partial(work, model.train(training), images, labels, dtype == "bf16")
-            timing.in_turn(works, samples, repeats=repeats, tick=part_of(tick, number, 2))
+            timing.in_turn(works, samples, repeats=repeats, device=device, tick=part_of(tick, number, 2))
 
 
 def network_with(contender: Implementation, groups: int) -> MiniInception:
@@ -74,7 +77,14 @@ def network_with(contender: Implementation, groups: int) -> MiniInception:
 
 
 def _gated_network(
-    contender: Implementation, result: Result, groups: int, *, dtype: str, format: str, training: bool
+    contender: Implementation,
+    result: Result,
+    groups: int,
+    device: Device,
+    dtype: str,
+    format: str,
+    *,
+    training: bool,
 ) -> MiniInception | None:
     try:
         model = network_with(contender, groups)
@@ -83,7 +93,8 @@ def _gated_network(
             case = Case((2, *site), dtype, format, ())
             layer = contender.build(site[0], fitting_groups(site[0], groups))
             gate.randomize(layer)
-            if not gated(layer, contender, case, training=training, result=result):
+            layer.to(device.place)
+            if not gated(layer, contender, case, device, training=training, result=result):
                 result.reason = f"at {case}: {result.reason}"
                 return None
     except Unavailable as error:
@@ -91,16 +102,16 @@ def _gated_network(
         return None
     if sites:
         result.gate = {"ok": True, "sites": len(sites)}
-    return model.to(memory_format=TORCH_FORMATS[format])
+    return model.to(device.place).to(memory_format=TORCH_FORMATS[format])
 
 
 def _step(model: nn.Module, images: Tensor, labels: Tensor, bf16: bool) -> None:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
         logits = model(images)
     torch.autograd.backward(F.cross_entropy(logits.float(), labels))
     model.zero_grad()
 
 
 def _latency(model: nn.Module, images: Tensor, labels: Tensor, bf16: bool) -> None:
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
         model(images)

@@ -19,14 +19,19 @@ PRESETS = {
     "headline": "(128, 96, 32, 32), the first site of Mini Inception",
     "mini-inception": "every width and map of Mini Inception, batch 128",
     "resnet50": "the stages of ResNet-50, batch 16",
+    "resnet50-256": "the same, batch 256",
+    "detection": "(2, 256, 200, 304), a feature pyramid's finest map",
     "inference": "both networks' shapes at batch 1, not training",
 }
 FIGURES: tuple[Figure, ...] = ("forward", "forward+backward", "inference")
 DTYPES = ("bf16", "fp32")
+# What is measured where nothing is named.
+DTYPES_BY_DEVICE = {"cpu": DTYPES, "cuda": ("bf16",)}
+PRESETS_BY_DEVICE = {"cpu": ("headline",), "cuda": ("headline", "resnet50-256", "detection")}
 FORMATS = ("channels_last", "contiguous")
 # In the order of the tables. A copy is always measured: it is the floor.
 IMPLEMENTATIONS = {
-    "kernel": "ours, fused",
+    "kernel": "ours, fused; on cuda Triton's, shown as triton",
     "reference": "ours in plain torch",
     "timm": "timm's layer of the same name",
     "batch_norm+relu": "torch's, the yardstick",
@@ -37,15 +42,19 @@ IMPLEMENTATIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """As the options of `evonorm bench --help`. figures: None takes those that suit each shape."""
+    """As the options of `evonorm bench --help`.
 
+    compiled, dtypes: None takes those that suit the device; figures: None takes those that suit each shape.
+    """
+
+    device: str = "cpu"
     layers: tuple[str, ...] = ("evonorm-s0", "evonorm-b0")
     implementations: tuple[str, ...] = tuple(IMPLEMENTATIONS)
-    compiled: bool = False
+    compiled: bool | None = None
     presets: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
     figures: tuple[Figure, ...] | None = None
-    dtypes: tuple[str, ...] = DTYPES
+    dtypes: tuple[str, ...] | None = None
     formats: tuple[str, ...] = ("channels_last",)
     groups: int = 32
     network: bool = False
@@ -53,10 +62,13 @@ class BenchOptions:
     repeats: int = 7
     threads: int | None = None
     keep_freed_memory: bool = True
+    verbose: bool = False
     json: Path | None = None
     plot: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.device not in DTYPES_BY_DEVICE:
+            raise UserError(f"--device must be {' or '.join(DTYPES_BY_DEVICE)}: got {self.device!r}")
         for name in ("repeats", "groups", "batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -84,6 +96,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     from jsonargparse import ActionYesNo
 
     default = BenchOptions()
+    parser.add_argument(
+        "--device",
+        type=Literal[tuple(DTYPES_BY_DEVICE)],
+        default=default.device,
+        metavar="{cpu,cuda}",
+        help="what computes",
+    )
 
     def several(name: str, choices: Sequence[str], chosen: Sequence[str] | None, help: str) -> None:
         kind: Any = Literal[tuple(choices)]
@@ -99,7 +118,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         default.implementations,
         "; ".join(f"{name}: {meaning}" for name, meaning in IMPLEMENTATIONS.items()),
     )
-    parser.add_argument("--compiled", action=ActionYesNo, default=False, help="torch.compile ours in plain torch too")
+    parser.add_argument(
+        "--compiled",
+        action=ActionYesNo,
+        default=None,
+        help="torch.compile ours in plain torch, and the rivals, too; left out: on cuda",
+    )
     several("--preset", tuple(PRESETS), (), "; ".join(f"{name}: {meaning}" for name, meaning in PRESETS.items()))
     parser.add_argument("--shape", nargs="+", type=str, default=[], metavar="N,C,H,W", help="shapes of your own")
     several(
@@ -109,7 +133,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "forward: training, with what backward will need; forward+backward; inference: not training, without a "
         "gradient; left out: what suits each shape",
     )
-    several("--dtypes", DTYPES, default.dtypes, "bf16, fp32: of x; parameters stay float32")
+    several("--dtypes", DTYPES, None, "bf16, fp32: of x; parameters stay float32; left out: both, on cuda bf16")
     several("--formats", FORMATS, default.formats, "channels_last, contiguous: the order of x in memory")
     parser.add_argument("--groups", type=int, default=default.groups, help="where they divide C, else the next below")
     parser.add_argument(
@@ -126,6 +150,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         action=ActionYesNo,
         default=True,
         help="as `evonorm train` does; with --no-keep-freed-memory large tensors cost page faults",
+    )
+    parser.add_argument(
+        "--verbose",
+        action=ActionYesNo,
+        default=False,
+        help="say how long each first call took, compilation included, and how Triton's kernels cut each shape",
     )
     parser.add_argument("--json", type=str | None, default=None, metavar="FILE", help="a line of JSON each, anew")
     parser.add_argument("--plot", type=str | None, default=None, metavar="FILE", help="a picture: .png, .svg or .pdf")

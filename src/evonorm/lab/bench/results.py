@@ -12,10 +12,6 @@ from typing import Any, Literal
 YARDSTICK, NO_LAYER, COPY = "batch_norm+relu", "none", "copy"
 STEP, LATENCY = "training step", "latency"
 
-# Full-size tensors that must move between memory and processor, whatever the layer: forward reads x and writes y;
-# backward comes, in a network, when that is long over, so it reads x again, reads dy and writes dx. A copy moves two.
-# So the floor of a figure is a copy's time times half of these: bytes over the bandwidth that a copy of x reaches.
-MUST_MOVE = {"forward": 2, "inference": 2, "forward+backward": 5}
 COPY_MOVES = 2
 
 Status = Literal["measured", "red", "skipped"]
@@ -26,7 +22,9 @@ class Result:
     """One implementation's figure in one case: all repeats, memory, what the gate said.
 
     status: red, the gate or the code failed, and there is no speed; skipped, for `reason`. seconds: of one call, a
-    value for each round. images: samples a call.
+    value for each round; host_seconds: of the processor that hands it over, where another device computes.
+    first_call_seconds: of the first of all, with whatever is compiled for it. must_move: see `must_move`. input_sets:
+    inputs taken in turn, each of x_bytes. plan: how Triton's kernels cut forward and backward. images: samples a call.
     """
 
     case: str
@@ -38,6 +36,12 @@ class Result:
     status: Status = "measured"
     reason: str | None = None
     seconds: list[float] = field(default_factory=list)
+    host_seconds: list[float] = field(default_factory=list)
+    first_call_seconds: float | None = None
+    must_move: int | None = None
+    input_sets: int = 1
+    x_bytes: int | None = None
+    plan: dict[str, str] | None = None
     calls: int = 1
     saved_tensors: int | None = None
     saved_bytes: int | None = None
@@ -49,6 +53,30 @@ class Result:
     def median(self) -> float | None:
         """Median seconds of a call; None where there is no speed to tell."""
         return statistics.median(self.seconds) if self.seconds and self.status == "measured" else None
+
+    @property
+    def median_host(self) -> float | None:
+        """Median seconds of the processor a call; None where it is the device."""
+        return statistics.median(self.host_seconds) if self.host_seconds and self.status == "measured" else None
+
+    @property
+    def peak_over_x(self) -> float | None:
+        """The peak of memory in sizes of x."""
+        return self.peak_bytes / self.x_bytes if self.peak_bytes is not None and self.x_bytes else None
+
+
+def must_move(figure: str, *, over_batch: bool) -> int | None:
+    """Full-size tensors that a layer must move between memory and processor, each reading and writing counted once.
+
+    Forward reads x and writes y: 2. In training, statistics over the batch are known when all of x has been read, so it
+    is read again for y: 3. Backward comes, in a network, when forward is long over: it reads x and dy and writes dx, 3;
+    where the statistics' own gradient sums over the batch it reads both once more, 5. So forward+backward is 5 for
+    statistics of a sample or none (EvoNorm-S, GroupNorm, FRN, ReLU), 8 for those of the batch (EvoNorm-B, BatchNorm).
+    A copy moves 2, so a figure's floor is the copy's time times half of this: bytes over the bandwidth that a copy of x
+    reaches. None for a whole network's figures.
+    """
+    counts = {"forward": (2, 3), "forward+backward": (5, 8), "inference": (2, 2)}
+    return counts[figure][over_batch] if figure in counts else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +100,13 @@ class Compared:
         measured = follows.pop("result")
         details, calls = measured.pop("details"), measured.pop("calls")
         del measured["images"]
-        own = {"calls_per_repeat": calls, "median_seconds": self.result.median, "conditions": dict(conditions)}
+        own = {
+            "calls_per_repeat": calls,
+            "median_seconds": self.result.median,
+            "median_host_seconds": self.result.median_host,
+            "peak_over_x": self.result.peak_over_x,
+            "conditions": dict(conditions),
+        }
         return {**details, **measured, **follows, **own}
 
 
@@ -87,9 +121,9 @@ def compare(results: Iterable[Result]) -> list[Compared]:
             return medians.get((result.case, result.figure, name))
 
         own = result.median
-        copy, moved = of(COPY), MUST_MOVE.get(result.figure)
+        copy, moved = of(COPY), result.must_move
         floor = None if copy is None or moved is None else copy * moved / COPY_MOVES
-        timm = of(f"{result.layer} timm") if result.variant != "timm" else None
+        timm = None if result.variant.startswith("timm") else of(f"{result.layer} timm")
         compared.append(
             Compared(
                 result,

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from typing import Any
 
@@ -14,14 +13,15 @@ import torch
 from rich.console import Console
 
 from evonorm.lab import machine
-from evonorm.lab.bench import chart, progress
+from evonorm.lab.bench import chart, devices, progress
 from evonorm.lab.bench.cases import cases
+from evonorm.lab.bench.devices import Device
 from evonorm.lab.bench.implementations import Implementation, implementations, kernels_here
 from evonorm.lab.bench.measure import measure
 from evonorm.lab.bench.network import measure_network
-from evonorm.lab.bench.options import BenchOptions
+from evonorm.lab.bench.options import DTYPES_BY_DEVICE, BenchOptions
 from evonorm.lab.bench.results import JsonLines, Result, compare
-from evonorm.lab.bench.tables import conditions_line, explanation, tables
+from evonorm.lab.bench.tables import conditions_line, details, explanation, tables
 from evonorm.lab.jobs.board import say
 
 # A bar that is about right: elements of the layers that a training step of Mini Inception passes, for an image.
@@ -52,9 +52,10 @@ class _Part:
 def bench(options: BenchOptions, console: Console) -> Outcome:
     """Measures all that the options ask for and prints it; Ctrl-C ends it early, with what there is.
 
-    Raises UserError for a layer that is none, or a picture asked for without matplotlib.
+    Raises UserError for a device that is not here, a layer that is none, or a picture asked for without matplotlib.
     """
-    contenders = implementations(options)
+    device = devices.choose(options.device)
+    contenders = implementations(options, device)
     if options.plot is not None:
         chart.require_matplotlib()
     rows = JsonLines(options.json)
@@ -62,13 +63,13 @@ def bench(options: BenchOptions, console: Console) -> Outcome:
         torch.set_num_threads(options.threads)
     if options.keep_freed_memory:
         machine.keep_freed_memory()
-    stated = conditions(options)
+    stated = conditions(options, device)
     say(console, conditions_line(stated))
     if stated["load_average"] > BUSY:
         say(console, f"NOTE: others are at work here (load {stated['load_average']}); ratios hold better than times")
 
     outcome = Outcome()
-    parts = _parts(options, contenders)
+    parts = _parts(options, contenders, device)
     with progress.shown(console, [part.weight for part in parts]) as board:
         for part in parts:
             board.begin(part.name)
@@ -85,15 +86,11 @@ def bench(options: BenchOptions, console: Console) -> Outcome:
     return outcome
 
 
-def conditions(options: BenchOptions) -> dict[str, Any]:
+def conditions(options: BenchOptions, device: Device) -> dict[str, Any]:
     """What a figure holds for: machine, versions, settings."""
-    try:
-        timm = version("timm")
-    except PackageNotFoundError:
-        timm = None
-    return machine.environment(torch.device("cpu")) | {
+    return machine.environment(device.place) | {
         "kernels": kernels_here(),
-        "timm": timm,
+        "timm": machine.version_of("timm"),
         "keep_freed_memory": options.keep_freed_memory,
         "repeats": options.repeats,
         "groups": options.groups,
@@ -101,8 +98,8 @@ def conditions(options: BenchOptions) -> dict[str, Any]:
     }
 
 
-def _parts(options: BenchOptions, contenders: list[Implementation]) -> list[_Part]:
-    common: dict[str, Any] = {"groups": options.groups, "repeats": options.repeats}
+def _parts(options: BenchOptions, contenders: list[Implementation], device: Device) -> list[_Part]:
+    common: dict[str, Any] = {"device": device, "groups": options.groups, "repeats": options.repeats}
     parts = [
         _Part(str(case), float(prod(case.shape) * len(case.figures)), partial(measure, case, contenders, **common))
         for case in cases(options)
@@ -121,7 +118,7 @@ def _parts(options: BenchOptions, contenders: list[Implementation]) -> list[_Par
                     **common,
                 ),
             )
-            for dtype in options.dtypes
+            for dtype in options.dtypes or DTYPES_BY_DEVICE[options.device]
             for format in options.formats
         ]
     return parts
@@ -132,7 +129,9 @@ def _show(outcome: Outcome, options: BenchOptions, console: Console, stated: dic
     for table in tables(compared, width=console.width):
         console.print(table)
     if compared:
-        say(console, explanation())
+        say(console, explanation(compared))
+    for line in details(outcome.results) if options.verbose else ():
+        say(console, line)
     told: set[str] = set()
     for result in outcome.results:
         if result.status != "measured":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -36,18 +35,42 @@ def tables(compared: Iterable[Compared], *, width: int = LOG_COLUMNS) -> list[Ta
     return [_table(figure, conditions, m, narrow=narrow) for (figure, conditions), m in by_table(compared).items()]
 
 
-def explanation() -> str:
+def explanation(compared: Sequence[Compared]) -> str:
     """How to read the tables."""
+    most = max(each.result.input_sets for each in compared)
+    on_gpu = (
+        " host: of the processor, which hands the kernels over before the device begins: where it is the larger, "
+        f"launches are the bound. Up to {most} inputs take turns, so that the second-level cache has not the next one."
+    )
     return (
         "ms: median of the rounds (fastest-slowest). faster than: times faster than that, so above 1 "
         f"is faster; BN is {YARDSTICK}, timm the layer of the same name. over floor: times the time that memory takes "
-        "for what must move (x, y; with backward also x again, dy, dx), at the bandwidth of a copy of x. saved: "
-        "tensors of x's size kept for backward, and their MiB. peak: MiB allocated above x and dy."
-    )
+        "for what must move, at a copy's bandwidth: x, y; with backward also x again, dy, dx; with statistics "
+        "of the batch, in training, x once more each way, and dy. saved: tensors of x's size kept for backward, and "
+        "their MiB. peak: allocated above x and dy, in sizes of x."
+    ) + (on_gpu if any(each.result.host_seconds for each in compared) else "")
+
+
+def details(results: Iterable[Result]) -> list[str]:
+    """A line for each first call, with what Triton's kernels chose."""
+    lines = []
+    for result in results:
+        if result.first_call_seconds is not None:
+            plan = "; ".join(f"{direction}: {cut}" for direction, cut in (result.plan or {}).items())
+            where = f"{result.case}, {result.figure}: {result.implementation}"
+            lines.append(f"{where}: first call {result.first_call_seconds:.2f} s{plan and f'; {plan}'}")
+    return lines
 
 
 def conditions_line(conditions: Mapping[str, Any]) -> str:
     """Machine, versions and settings in a line."""
+    if "driver" in conditions:
+        return (
+            f"{conditions['device']}, {conditions['l2_bytes'] / MIB:.0f} MiB L2, driver {conditions['driver']}; "
+            f"torch {conditions['torch']}, Triton {conditions['triton']}, timm {conditions['timm'] or 'missing'}, "
+            f"evonorm {conditions['evonorm']} ({conditions['commit']}); {conditions['repeats']} rounds, "
+            f"groups {conditions['groups']}; {conditions['processor']}, load before: {conditions['load_average']}"
+        )
     freed = "kept" if conditions["keep_freed_memory"] else "given back"
     return (
         f"{conditions['processor']}, {conditions['threads']} threads of {conditions['cores']} cores, "
@@ -65,8 +88,9 @@ def _table(figure: str, conditions: str, members: list[Compared], *, narrow: boo
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=padding, pad_edge=False)
     table.add_column("batch" if network else "shape", no_wrap=True)
     table.add_column("implementation", no_wrap=True)
-    figures = ["over\nnone", "images/s"] if network else ["over\nfloor", "saved\n(MiB)", "peak\nMiB"]
-    for heading in ("ms", "faster\nthan BN", "faster\nthan timm", *figures):
+    figures = ["over\nnone", "images/s"] if network else ["over\nfloor", "saved\n(MiB)", "peak\n(of x)"]
+    hosted = any(each.result.host_seconds for each in members)
+    for heading in ("ms", *(["host\nms"] if hosted else []), "faster\nthan BN", "faster\nthan timm", *figures):
         table.add_column(heading, justify="right", no_wrap=True)
     shown = None
     for each in members:
@@ -78,6 +102,7 @@ def _table(figure: str, conditions: str, members: list[Compared], *, narrow: boo
             "" if shown == label else label,
             each.result.implementation,
             _time(each.result, narrow=narrow),
+            *([_milliseconds(each.result.median_host)] if hosted else []),
             _times(each.faster_than_batch_norm_relu),
             _times(each.faster_than_timm),
             *(_network_cells(each) if network else _layer_cells(each)),
@@ -89,10 +114,18 @@ def _table(figure: str, conditions: str, members: list[Compared], *, narrow: boo
 def _time(result: Result, *, narrow: bool) -> str:
     if result.median is None:
         return "RED" if result.status == "red" else result.status
-    low, middle, high = (1e3 * t for t in (min(result.seconds), statistics.median(result.seconds), max(result.seconds)))
-    digits = 1 if middle >= 10 else 3 if middle < 1 else 2
+    low, high = (1e3 * t for t in (min(result.seconds), max(result.seconds)))
+    digits = _digits(result.median)
     spread = "" if narrow else f" ({low:.{digits}f}-{high:.{digits}f})"
-    return f"{middle:.{digits}f}{spread}"
+    return f"{_milliseconds(result.median)}{spread}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e3 * seconds:.{_digits(seconds)}f}"
+
+
+def _digits(seconds: float) -> int:
+    return 1 if seconds >= 1e-2 else 3 if seconds < 1e-3 else 2
 
 
 def _layer_cells(each: Compared) -> tuple[str, str, str]:
@@ -100,8 +133,8 @@ def _layer_cells(each: Compared) -> tuple[str, str, str]:
     saved, peak = "", ""
     if result.median is not None and result.saved_tensors is not None and result.saved_bytes is not None:
         saved = f"{result.saved_tensors} ({_mib(result.saved_bytes)})"
-    if result.median is not None and result.peak_bytes is not None:
-        peak = _mib(result.peak_bytes)
+    if result.median is not None:
+        peak = _times(result.peak_over_x)
     return _times(each.over_floor), saved, peak
 
 
