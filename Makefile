@@ -7,6 +7,7 @@
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
 ## make kills       set up, then every test of kill -9; a sweep is killed at KILLS=50 random moments
 ## make figures     set up, then write the figures of README and docs from the records in results/
+## make gpu         tests and benchmarks on a GPU into one file, without the environment   (OUT=gpu.json FOR=9m ONLY="tests bench" COMMIT=...)
 ## make campaign    set up, then the runs that the published answer still needs   (DATA=... OUT=campaign FOR=9m to stop after that time)
 ## make clean       remove the environment and every cache
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BUDGET ?= quick
 OUT ?= runs
 KILLS ?= 50
 
-.PHONY: reproduce test lint figures campaign oldest tensorflow sanitize zoo kills clean setup
+.PHONY: reproduce test lint figures campaign gpu oldest tensorflow sanitize zoo kills clean setup
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -95,6 +96,11 @@ zoo: setup
 
 campaign: setup
 	$(BIN)/python -m benchmarks.campaign $(if $(DATA),--data "$(DATA)") $(if $(filter-out runs,$(OUT)),--out "$(OUT)") $(if $(FOR),--for $(FOR))
+
+# Of the machine as it is: no environment is made, nothing is fetched.
+gpu:
+	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu $(if $(filter-out runs,$(OUT)),--out "$(OUT)") $(if $(FOR),--for $(FOR)) \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(COMMIT),--commit $(COMMIT))
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

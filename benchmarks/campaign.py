@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evonorm import cli
-from evonorm.cli.common import seconds_of
 from evonorm.lab.errors import UserError
+from evonorm.lab.stopping import seconds_of
 
 SWEEP = Path(__file__).parents[1] / "examples" / "report_sweep.yaml"
 # A command that could not even load its data in what is left is not begun.

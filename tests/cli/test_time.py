@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from evonorm import cli
-from evonorm.cli.common import seconds_of
 from evonorm.lab.errors import UserError
-from evonorm.lab.stopping import stop_requests, within
+from evonorm.lab.stopping import seconds_of, stop_requests, within
 from tests.processes import until
 
 

@@ -28,6 +28,7 @@ if DEVICE == "cuda" and not torch.cuda.is_available():
     pytest.skip("no CUDA device, and Triton was imported without TRITON_INTERPRET=1", allow_module_level=True)
 
 MARKS = [
+    pytest.mark.own_device,
     *([pytest.mark.gpu] if DEVICE == "cuda" else []),
     # The interpreter computes with NumPy, which warns where a GPU gives infinity or NaN.
     pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning"),

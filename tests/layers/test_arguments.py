@@ -12,6 +12,7 @@ from torch import nn
 
 from evonorm import NormActivation, norm_act
 from evonorm.layers.table import TABLE
+from tests.tensors import noise
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_whole_numbers_of_other_kinds_count() -> None:
 def test_torchscript(row) -> None:
     """Scripting is refused in words, wherever in a model the layer is; tracing gives the layer's own outputs."""
     layer = NormActivation(8, row.name, groups=4).eval()
-    x = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = noise(2, 8, 4, 4, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls TorchScript deprecated, and warns of checks on shapes
         for model in (layer, nn.Sequential(nn.ReLU(), nn.Sequential(layer))):
@@ -104,6 +105,6 @@ def test_torchscript(row) -> None:
                 torch.jit.script(model)
         traced = torch.jit.trace(layer, x)
     torch.testing.assert_close(traced(x), layer(x))
-    other = torch.randn(5, 8, 4, 4, generator=torch.Generator().manual_seed(1))
+    other = noise(5, 8, 4, 4, seed=1)
     torch.testing.assert_close(traced(other), layer(other))
     assert "evonorm::" not in str(traced.inlined_graph)

@@ -17,11 +17,13 @@ from evonorm.layers import kernels, reference
 from evonorm.layers.kernels.rows import ROWS as ROWS_WITH_KERNELS
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, Setting, get
+from tests import tensors
 from tests.layers.yardstick import case, check, trains
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 AFFINE = pytest.mark.parametrize("row", [row for row in TABLE if row.affine], ids=lambda row: row.name)
 FEATURES = 5
+# Those of the processor alone.
 KERNELS = pytest.mark.skipif(not kernels.available(), reason=str(kernels.reason()))
 SHAPES = [
     (3, 63, 7, 5),  # nothing divides a vector
@@ -33,7 +35,7 @@ SHAPES = [
 
 
 def noise(*shape: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return tensors.noise(*shape, seed=seed, dtype=torch.float64)
 
 
 def layer_of(name: str, channels: int = 8, **options) -> NormActivation:
@@ -320,6 +322,7 @@ def test_the_replicas_path_is_the_formula(name: str) -> None:
     torch.testing.assert_close(found, norm_act(x, name, w, b, **own, training=True))
 
 
+@pytest.mark.own_device
 @KERNELS
 @pytest.mark.parametrize("row", [get(name) for name in ROWS_WITH_KERNELS], ids=lambda row: row.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -338,6 +341,7 @@ def test_kernels_against_float64(row, shape, dtype, channels_last, training, nan
     check(row, x, dy, p, running=running)
 
 
+@pytest.mark.own_device
 @KERNELS
 @pytest.mark.parametrize("row", [get(name) for name in ROWS_WITH_KERNELS], ids=lambda row: row.name)
 @pytest.mark.parametrize("own", ["weight", "bias"])
@@ -349,6 +353,7 @@ def test_kernels_with_one_of_both_of_each_sample(row, own: str, nan_filled_memor
     check(row, x, dy, p)
 
 
+@pytest.mark.own_device
 @KERNELS
 @pytest.mark.parametrize("row", [get(name) for name in ROWS_WITH_KERNELS], ids=lambda row: row.name)
 def test_kernels_second_derivative(row) -> None:

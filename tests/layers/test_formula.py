@@ -22,6 +22,7 @@ from evonorm.layers.formula import FUNCTIONS, parse, read
 from evonorm.layers.row import NormAct
 from evonorm.layers.symbols import Symbol
 from evonorm.layers.table import TABLE, Setting
+from tests.tensors import noise
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,8 @@ def value(row: NormAct, x: torch.Tensor, *, activate: bool = True, **parameters:
     return reference.evaluate(row, x, {**own, **parameters}, setting)
 
 
-X = torch.randn(3, 4, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def some() -> torch.Tensor:
+    return noise(3, 4, 5, 5, seed=0, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -48,11 +50,11 @@ def test_a_rows_text_is_its_formula(row: NormAct) -> None:
         row.affine,
     )
     assert again.native == row.native
-    weight, bias = torch.linspace(0.5, 2, 4, dtype=X.dtype), torch.linspace(-1, 1, 4, dtype=X.dtype)
+    weight, bias = torch.linspace(0.5, 2, 4, dtype=torch.float64), torch.linspace(-1, 1, 4, dtype=torch.float64)
     affine = {"weight": weight, "bias": bias} if row.affine else {}
     for activate in (True, False):
-        expected = value(row, X, activate=activate, **affine)
-        torch.testing.assert_close(value(again, X, activate=activate, **affine), expected, rtol=1e-14, atol=1e-14)
+        expected = value(row, some(), activate=activate, **affine)
+        torch.testing.assert_close(value(again, some(), activate=activate, **affine), expected, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_text_comes_back_as_the_same_function(inner: str) -> None:
     written = read(parse(text)).text
     assert read(parse(written)).text == written  # as few brackets as it takes, and no fewer
     one, other = (NormAct("one", parse(each), "") for each in (text, written))
-    torch.testing.assert_close(value(one, X), value(other, X), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(value(one, some()), value(other, some()), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_text_that_is_no_formula(text: str, said: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_that_text_may_name_is_torchs(name: str) -> None:
     arguments = "x, 0.5 * x" if name in ("maximum", "minimum") else "x"
-    assert value(NormAct("one", parse(f"{name}({arguments})"), ""), X).shape == X.shape
+    assert value(NormAct("one", parse(f"{name}({arguments})"), ""), some()).shape == some().shape
 
 
 def test_an_added_layer_is_a_layer() -> None:
@@ -174,7 +176,7 @@ def test_an_added_layer_is_a_layer() -> None:
     assert (row.parameters, row.running, row.grouped, row.affine) == ({"alpha": 1.5}, ("running_var",), True, True)
     layer = NormActivation(6, "mine", groups=2)
     assert {name: p[0].item() for name, p in layer.named_parameters()} == {"weight": 1.0, "bias": 0.0, "alpha": 1.5}
-    x = torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(1))
+    x = noise(4, 6, 3, 3, seed=1)
     y = layer(x)
     y.square().mean().backward()
     assert layer.alpha.grad is not None
@@ -283,7 +285,7 @@ def test_text_takes_statistics_by_both_names(statistic: str) -> None:
 )
 def test_comparisons_options_and_powers(formula, expected) -> None:
     evonorm.add_layer("mine", formula, initial={"a": 0.5})
-    torch.testing.assert_close(NormActivation(4, "mine")(X), expected(X))
+    torch.testing.assert_close(NormActivation(4, "mine")(some()), expected(some()))
 
 
 @pytest.mark.parametrize(
@@ -292,8 +294,8 @@ def test_comparisons_options_and_powers(formula, expected) -> None:
 )
 def test_what_text_may_not_name_stands_within_an_activation(inner) -> None:
     evonorm.add_layer("mine", lambda x, s, p, affine: F.relu(affine(inner(x))))
-    torch.testing.assert_close(NormActivation(4, "mine")(X), inner(X).relu())
-    torch.testing.assert_close(NormActivation(4, "mine", activate=False)(X), inner(X))
+    torch.testing.assert_close(NormActivation(4, "mine")(some()), inner(some()).relu())
+    torch.testing.assert_close(NormActivation(4, "mine", activate=False)(some()), inner(some()))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,7 @@ def test_what_text_may_not_name_stands_within_an_activation(inner) -> None:
 def test_a_formula_gives_one_value_for_each_of_x(formula) -> None:
     evonorm.add_layer("mine", formula)
     with pytest.raises(ValueError, match="mine must give one value for each of x: its formula gives \\("):
-        NormActivation(4, "mine", groups=1)(X)
+        NormActivation(4, "mine", groups=1)(some())
 
 
 def test_a_symbol_says_what_it_is() -> None:

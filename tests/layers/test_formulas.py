@@ -13,6 +13,7 @@ from evonorm.layers import reference
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, Setting, get
 from tests.layers.oracle import oracle
+from tests.tensors import noise
 
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 GROUPS = {63: 7, 8: 4, 6: 3, 1: 1, 5: 5, 64: 32, 12: 1}
@@ -29,13 +30,12 @@ SHAPES = [
 
 def parameters(row: NormAct, channels: int, seed: int = 0, *, activate: bool = True) -> dict[str, torch.Tensor]:
     """Random values for every parameter of the row, far from their initial ones."""
-    generator = torch.Generator().manual_seed(seed)
     names = [*(("weight", "bias") if row.affine else ()), *(row.parameters if activate else ())]
-    return {name: torch.randn(channels, generator=generator, dtype=torch.float64) for name in names}
+    return {name: noise(channels, seed=100 * seed + i, dtype=torch.float64) for i, name in enumerate(names)}
 
 
 def inputs(shape: tuple[int, ...], seed: int = 1) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 1.7 + 0.4
+    return noise(*shape, seed=seed, dtype=torch.float64) * 1.7 + 0.4
 
 
 def evaluated(row: NormAct, x: torch.Tensor, p: dict[str, torch.Tensor], groups: int, activate: bool = True):
@@ -50,13 +50,13 @@ def test_formula_in_float64(row: NormAct, shape: tuple[int, ...], activate: bool
     channels = shape[1]
     x, p = inputs(shape), parameters(row, channels, activate=activate)
     groups = GROUPS[channels] if row.grouped else 1
-    values = {k: t.numpy() for k, t in p.items()}
-    expected = oracle(row.name, x.numpy(), groups=groups, eps=row.eps, activate=activate, **values)
-    np.testing.assert_allclose(evaluated(row, x, p, groups, activate).numpy(), expected, rtol=1e-9, atol=1e-9)
+    values = {k: t.numpy(force=True) for k, t in p.items()}
+    expected = oracle(row.name, x.numpy(force=True), groups=groups, eps=row.eps, activate=activate, **values)
+    np.testing.assert_allclose(evaluated(row, x, p, groups, activate).numpy(force=True), expected, rtol=1e-9, atol=1e-9)
     if row.native == "batch_norm" and shape[0] * shape[2] * shape[3] == 1:
         return  # torch's batch_norm refuses one value a channel: test_rivals_are_torchs
     public = norm_act(x, row.name, **p, training=True, groups=groups, activate=activate)
-    np.testing.assert_allclose(public.numpy(), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(public.numpy(force=True), expected, rtol=1e-9, atol=1e-9)
 
 
 @ROWS
@@ -72,9 +72,11 @@ def test_formula_in_float64(row: NormAct, shape: tuple[int, ...], activate: bool
 def test_formula_over_shapes(row, batch, group_count, group_size, height, width, seed) -> None:
     shape = (batch, group_count * group_size, height, width)
     x, p = inputs(shape, seed), parameters(row, shape[1], seed)
-    expected = oracle(row.name, x.numpy(), groups=group_count, eps=row.eps, **{k: t.numpy() for k, t in p.items()})
+    expected = oracle(
+        row.name, x.numpy(force=True), groups=group_count, eps=row.eps, **{k: t.numpy(force=True) for k, t in p.items()}
+    )
     y = evaluated(row, x, p, group_count if row.grouped else 1)
-    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(y.numpy(force=True), expected, rtol=1e-8, atol=1e-8)
 
 
 @ROWS
@@ -87,12 +89,14 @@ def test_dtypes_and_memory_formats(row: NormAct, dtype: torch.dtype, memory_form
     y = norm_act(x, row.name, **p, training=True)
     assert y.dtype == dtype
     assert y.is_contiguous(memory_format=memory_format)
-    values = {k: t.double().numpy() for k, t in p.items()}
-    exact = oracle(row.name, x.double().numpy(), groups=32, eps=row.eps, **values)
+    values = {k: t.double().numpy(force=True) for k, t in p.items()}
+    exact = oracle(row.name, x.double().numpy(force=True), groups=32, eps=row.eps, **values)
     ulp = torch.finfo(dtype).eps
     # Rounding once is ulp / 2. torch's own norms round before the activation too.
     tolerance = {torch.float32: 16 * ulp}.get(dtype, 2.5 * ulp if row.native else 0.51 * ulp)
-    np.testing.assert_allclose(y.double().numpy(), exact, rtol=tolerance, atol=tolerance * 4 if row.native else 1e-6)
+    np.testing.assert_allclose(
+        y.double().numpy(force=True), exact, rtol=tolerance, atol=tolerance * 4 if row.native else 1e-6
+    )
 
 
 @ROWS
@@ -141,13 +145,13 @@ def test_eval_uses_running_statistics(kind: str) -> None:
     row = get(kind)
     x, p = inputs((3, 6, 4, 4)), parameters(row, 6)
     running = {"running_var": inputs((6,), 3).abs() + 0.1}
-    fixed = {"var": running["running_var"].numpy()}
+    fixed = {"var": running["running_var"].numpy(force=True)}
     if "running_mean" in row.running:
         running["running_mean"] = inputs((6,), 4)
-        fixed["mean"] = running["running_mean"].numpy()
+        fixed["mean"] = running["running_mean"].numpy(force=True)
     y = norm_act(x, kind, **p, **running, training=False)
-    expected = oracle(kind, x.numpy(), **{k: t.numpy() for k, t in p.items()}, **fixed)
-    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-9)
+    expected = oracle(kind, x.numpy(force=True), **{k: t.numpy(force=True) for k, t in p.items()}, **fixed)
+    np.testing.assert_allclose(y.numpy(force=True), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["evonorm-b0", "evonorm-b1", "evonorm-b2"])
@@ -155,11 +159,11 @@ def test_running_variance_is_biased_and_blended(kind: str) -> None:
     layer = NormActivation(6, kind, momentum=0.3, dtype=torch.float64)
     x = inputs((3, 6, 4, 4))
     layer(x)
-    expected = 0.7 * np.ones(6) + 0.3 * x.numpy().var((0, 2, 3))
-    np.testing.assert_allclose(layer.running_var.numpy(), expected, rtol=1e-12)
+    expected = 0.7 * np.ones(6) + 0.3 * x.numpy(force=True).var((0, 2, 3))
+    np.testing.assert_allclose(layer.running_var.numpy(force=True), expected, rtol=1e-12)
     layer.eval()
     layer(x)
-    np.testing.assert_allclose(layer.running_var.numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(layer.running_var.numpy(force=True), expected, rtol=1e-12)
 
 
 @ROWS

@@ -115,7 +115,7 @@ def test_kinds_of_tensors_and_modes_see_one_call() -> None:
     assert seen.count(norm_act) == 1
     expected = NormActivation(8, groups=4)(x)
     assert torch.equal(y.as_subclass(torch.Tensor), expected)
-    with torch.device("cpu"):
+    with torch.device(x.device):
         assert torch.equal(NormActivation(8, groups=4)(x), expected)
 
 
@@ -158,6 +158,7 @@ def test_timms_feature_extraction(layer: str) -> None:
         assert torch.equal(found, value)
 
 
+@pytest.mark.own_device  # quantized convolutions are the processor's
 @pytest.mark.parametrize("layer", ["evonorm-s0", "evonorm-b0", "gn-relu"])
 def test_quantization_leaves_the_layer_whole(layer: str) -> None:
     """Prepared, the model computes what it computed; converted, convolutions are quantized and the layer is not."""

@@ -54,7 +54,7 @@ def test_mean_far_from_zero_keeps_its_variance(row: NormAct, dtype: torch.dtype)
 )
 def test_hard_inputs_give_finite_outputs_and_gradients(row: NormAct, x: torch.Tensor) -> None:
     layer = NormActivation(64, row.name)
-    x = x.clone().requires_grad_()
+    x = x.clone().to(torch.get_default_device()).requires_grad_()
     layer(x).backward(noise(*x.shape))
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()

@@ -18,9 +18,10 @@ from evonorm.layers import kernels, reference
 from evonorm.layers.kernels.cpu import library
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, Setting, get
+from tests.layers.conftest import DEVICE
 from tests.layers.yardstick import case, check, laid, noise, parameters, results, trains
 
-if not kernels.available():
+if DEVICE == "cpu" and not kernels.available():
     if os.environ.get("CI"):
         raise RuntimeError(f"CI must test the kernels: {kernels.reason()}")
     pytest.skip(f"no kernels here: {kernels.reason()}", allow_module_level=True)
@@ -64,6 +65,7 @@ def test_against_float64(row, shape, dtype, channels_last, nan_filled_memory) ->
     check(*case(row, shape, dtype, channels_last))
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize("name", sorted(set(library.variants()) - {library.instructions()}))
 @ROWS
 @DTYPES
@@ -104,6 +106,7 @@ def test_evaluation_takes_running_statistics(row, dtype, channels_last) -> None:
     check(row, x, dy, p, running=running)
 
 
+@pytest.mark.own_device
 @ROWS
 @DTYPES
 @ORDERS
@@ -204,6 +207,7 @@ def test_running_statistics_are_those_of_the_reference(row, channels_last) -> No
         torch.testing.assert_close(buffer, layers[1].get_buffer(name), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize("name", library.variants())
 def test_sigmoid_is_within_its_stated_error(name) -> None:
     """4 ulp for |z| <= 16, 1.3e-8 * |z| of itself beyond; seen through bn-silu, whose y is then z * sigmoid(z)."""
@@ -314,6 +318,7 @@ def test_func_transforms_take_the_reference() -> None:
     torch.testing.assert_close(torch.vmap(layer)(x), torch.stack([layer(part) for part in x]))
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize(
     ("x", "layer", "activate", "why"),
     [
@@ -341,6 +346,7 @@ def test_an_unknown_backend_is_refused() -> None:
             call()
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize("place", ["missing.so", "text.so"])
 def test_without_kernels_layers_work_and_say_so_once(tmp_path, place) -> None:
     (tmp_path / "text.so").write_text("not a library")

@@ -17,9 +17,10 @@ from tests.tensors import noise
 
 EXACT = torch.float64
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 BACKENDS = pytest.mark.parametrize("backend", ["auto", "reference"])
+pytestmark = pytest.mark.own_device
 ON = pytest.mark.parametrize("device", DEVICES)
 
 

@@ -24,6 +24,7 @@ KINDS = {
 }
 if importlib.util.find_spec("triton") is None or torch.cuda.is_available():
     del KINDS["triton"]
+pytestmark = pytest.mark.own_device  # processes of their own, by gloo
 CUT = 3  # the first process has three samples, the second five
 
 

@@ -11,6 +11,7 @@ from evonorm.layers import reference
 from evonorm.layers.functional import Backend
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import Setting
+from tests import tensors
 
 
 def group_count(row: NormAct, channels: int) -> int:
@@ -20,7 +21,7 @@ def group_count(row: NormAct, channels: int) -> int:
 
 
 def noise(shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return tensors.noise(*shape, seed=seed, dtype=torch.float64)
 
 
 def laid(x: torch.Tensor, dtype: torch.dtype, channels_last: bool) -> torch.Tensor:

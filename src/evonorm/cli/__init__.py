@@ -11,17 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evonorm import __version__
-
-try:
-    import jsonargparse  # noqa: F401
-except ImportError:  # pragma: no cover - the light install
-    sys.exit("evonorm: the command line needs the lab: pip install 'evonorm[lab]'")
-
 from evonorm.cli import config_file, layers, reproduce, results, sweep, train
-from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR, seconds_of
+from evonorm.cli.common import DIVERGED, FAILED, INTERRUPTED, USER_ERROR
 from evonorm.cli.parsing import Parser
 from evonorm.lab.errors import NO_ROOM, UserError
-from evonorm.lab.stopping import within
+from evonorm.lab.stopping import seconds_of, within
 from evonorm.lab.training.config import TrainConfig
 from evonorm.spelling import nearest
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 import sys
 from collections.abc import Iterable
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from evonorm.lab.training.tasks import Task
 
 FAILED, USER_ERROR, DIVERGED, INTERRUPTED = 1, 2, 3, 130
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def say_unread(runs: Iterable[Unread]) -> None:
@@ -104,17 +101,6 @@ def add_time(command: Parser) -> None:
         help="stop at a checkpoint after this time, as 90s, 9m or 1.5h, as by Ctrl-C: work in rented slots; repeat the "
         "command to go on, on another machine too if the folder is copied there",
     )
-
-
-def seconds_of(time: str | None) -> float | None:
-    """--for's time in seconds; None without it. Raises UserError for what is no time."""
-    if time is None:
-        return None
-    number, unit = time[:-1], _SECONDS.get(time[-1:])
-    with contextlib.suppress(ValueError):
-        if unit is not None and 0 < float(number) < math.inf:
-            return float(number) * unit
-    raise UserError(f"--for takes a time as 90s, 9m or 1.5h: got {time!r}")
 
 
 def field_help(name: str, *, of: type = TrainConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import signal
@@ -15,6 +16,8 @@ from types import FrameType
 import filelock
 
 from evonorm.lab.errors import UserError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Held(UserError):
@@ -76,6 +79,17 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def seconds_of(time: str | None) -> float | None:
+    """--for's time in seconds; None without it. Raises UserError for what is no time."""
+    if time is None:
+        return None
+    number, unit = time[:-1], _SECONDS.get(time[-1:])
+    with contextlib.suppress(ValueError):
+        if unit is not None and 0 < float(number) < math.inf:
+            return float(number) * unit
+    raise UserError(f"--for takes a time as 90s, 9m or 1.5h: got {time!r}")
 
 
 @contextmanager

@@ -120,16 +120,16 @@ def counts(model: nn.Module, run: Run) -> Counts:
 
 def scramble(model: nn.Module) -> nn.Module:
     """Gives every normalization its own weights and statistics, so that a mix-up shows."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)  # the processor's: the same model on every device
     with torch.no_grad():
         for module in model.modules():
             if norm_of(module) is None:
                 continue
             for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
                 if name in ("weight", "running_var"):
-                    value.copy_(torch.rand(value.shape, generator=generator) * 0.4 + 0.8)
+                    value.copy_(torch.rand(value.shape, generator=generator, device="cpu") * 0.4 + 0.8)
                 elif name in ("bias", "running_mean"):
-                    value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
+                    value.copy_(torch.randn(value.shape, generator=generator, device="cpu") * 0.1)
     return model
 
 

@@ -69,7 +69,7 @@ def runs(model: nn.Module, x: Tensor, **options: Any) -> None:
         converted = evonorm.plan(model, layer, **options).apply()
         assert converted.eval()(x).isfinite().all()
         y = converted.train()(x)
-        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
+        y.backward(noise(*y.shape, seed=0))
 
 
 @pytest.mark.parametrize("norm", NORMS)
