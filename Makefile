@@ -7,7 +7,7 @@
 ## make zoo         set up, then convert every model of torchvision and timm: docs/zoo.md   (MINUTES=... to stop early)
 ## make kills       set up, then every test of kill -9; a sweep is killed at KILLS=50 random moments
 ## make figures     set up, then write the figures of README and docs from the records in results/
-## make gpu         tests and benchmarks on a GPU into one file, without the environment   (OUT=gpu.json FOR=9m ONLY="tests bench" COMMIT=...)
+## make gpu         tests and benchmarks on a GPU into one file, without the environment   (OUT=gpu.json FOR=9m EACH=4m ONLY="tests bench" COMMIT=...)
 ## make campaign    set up, then the runs that the published answer still needs   (DATA=... OUT=campaign FOR=9m to stop after that time)
 ## make clean       remove the environment and every cache
 PYTHON ?= python3
@@ -100,7 +100,7 @@ campaign: setup
 # Of the machine as it is: no environment is made, nothing is fetched.
 gpu:
 	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu $(if $(filter-out runs,$(OUT)),--out "$(OUT)") $(if $(FOR),--for $(FOR)) \
-	  $(if $(ONLY),--only $(ONLY)) $(if $(COMMIT),--commit $(COMMIT))
+	  $(if $(EACH),--each $(EACH)) $(if $(ONLY),--only $(ONLY)) $(if $(COMMIT),--commit $(COMMIT))
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

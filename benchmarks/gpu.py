@@ -1,7 +1,7 @@
 """What only a GPU can show, by one command that writes one file: tests on the device, then times.
 
-`make gpu`, or `python -m benchmarks.gpu --out gpu.json [--only tests|train|bench ...] [--for 9m]`, src on the path: a
-plain Python with torch, Triton, pytest, hypothesis, numpy and rich. What is most likely wrong comes first. The file is
+`make gpu`, or `python -m benchmarks.gpu --out gpu.json [--only tests|train|bench ...] [--for 9m]`, src on the path, by
+a plain Python with torch, Triton, pytest, hypothesis, numpy and rich. What is most likely wrong comes first. The file is
 written every few seconds; steps that are in it already and are not taken again stay. `--device cpu` rehearses all of it
 on the processor, at sizes that tell nothing.
 """
@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any
 
 from benchmarks import outcomes
 from evonorm.lab import machine
+from evonorm.lab.bench import devices
 from evonorm.lab.bench.options import BenchOptions
 from evonorm.lab.errors import UserError
 from evonorm.lab.stopping import seconds_of
@@ -67,7 +69,7 @@ BENCHES = {
     "bench/fp32": BenchOptions(device="cuda", dtypes=("fp32",), compiled=False),
 }
 REHEARSED_TESTS = {
-    "tests/triton": ("tests/layers/test_triton.py", "-k", "what_was_chosen_is_said"),
+    "tests/layers": ("-m", "gpu", "tests/layers/test_hostile.py", "-k", "input_is_left_as_it_was"),
     "train/tests": ("tests/lab/training/test_schedules.py",),
 }
 REHEARSED_BENCHES = {
@@ -86,12 +88,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", default="gpu.json", type=Path, help="the file")
     parser.add_argument("--only", nargs="+", default=list(PARTS), help="tests, train, bench, or a step as tests/triton")
     parser.add_argument("--for", dest="time", metavar="TIME", help="stop after this time: 90s, 9m")
+    parser.add_argument("--each", metavar="TIME", help="stop a step after this time, and go on with the next")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a rehearsal")
     parser.add_argument("--commit", help="what is measured, where there is no checkout to tell")
     options = parser.parse_args(arguments)
     try:
-        end = time.monotonic() + (seconds_of(options.time) or float("inf"))
-        device = machine.choose_device(options.device)
+        end = time.monotonic() + (seconds_of(options.time) or math.inf)
+        most = seconds_of(options.each) or math.inf
+        device = devices.choose(options.device).place
         steps = _chosen(options.only, rehearsal=options.device == "cpu")
         if not options.out.absolute().parent.is_dir():
             raise UserError(f"--out {options.out}: there is no folder {options.out.parent}; make it, or name another")
@@ -106,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
         if end - time.monotonic() < LEAST_SECONDS:
             print(f"== the time is over before {name}; --only takes it alone", flush=True)
             return TIME_OVER
-        codes.append(_taken(name, told, end, options.device))
+        codes.append(_taken(name, told, min(end, time.monotonic() + most), options.device))
     return max(codes, default=0)
 
 
@@ -148,8 +152,9 @@ def _taken(name: str, told: Told, end: float, device: str) -> int:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment |= {outcomes.PLACE: str(lines), "PYTHONPATH": path.rstrip(os.pathsep)}
-        if device == "cuda":
-            environment["EVONORM_TEST_DEVICE"] = device
+        environment["EVONORM_TEST_DEVICE"] = (
+            "cuda" if device == "cuda" else "cpu:0"
+        )  # another than the default, by name
         # The process leads a group, so that what it starts ends with it.
         process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
@@ -176,6 +181,7 @@ def _taken(name: str, told: Told, end: float, device: str) -> int:
 def _pytest(name: str, device: str) -> list[str]:
     arguments = (TESTS if device == "cuda" else REHEARSED_TESTS)[name]
     command = [sys.executable, "-m", "pytest", "-p", "benchmarks.outcomes", "-p", "no:cacheprovider", "--tb=short"]
+    command += ["--continue-on-collection-errors"]  # of files that need a package that is missing
     # On a bare machine pytest-xdist may be missing.
     if device == "cuda" and name != "tests/large" and importlib.util.find_spec("xdist"):
         command += ["-n", str(min(WORKERS, os.cpu_count() or 1)), "--dist", "worksteal"]

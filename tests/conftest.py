@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 # Workers of pytest-xdist, and what they start, share the cores: their own threads would fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without it CUDA's matrix products refuse to be deterministic.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import pytest
 import torch

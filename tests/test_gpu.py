@@ -41,7 +41,7 @@ def test_a_machine_without_a_gpu_is_told_so(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main(["--out", str(tmp_path / "gpu.json")]) == gpu.USER_ERROR
-    assert "torch sees no CUDA device here; use device=cpu" in capsys.readouterr().err
+    assert "torch sees no CUDA device here; take --device cpu" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -70,30 +70,35 @@ def test_every_step_names_files_that_are_there_and_every_file_of_the_layers_is_t
     assert all(options.device == "cuda" for options in gpu.BENCHES.values())
 
 
-def test_what_was_done_is_written_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["--for", "--each"])
+def test_what_was_done_is_written_when_the_time_is_over(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tests = tmp_path / "test_slow.py"
     tests.write_text(
         "import time\ndef test_quick(): pass\ndef test_wrong(): assert 1 == 2\ndef test_slow(): time.sleep(1e4)\n"
     )
-    monkeypatch.setattr(
-        gpu, "REHEARSED_TESTS", {"tests/triton": (str(tests), "-c", os.devnull, "--rootdir", str(tmp_path))}
-    )
+    slow = (str(tests), "-c", os.devnull, "--rootdir", str(tmp_path))
+    monkeypatch.setattr(gpu, "REHEARSED_TESTS", {"tests/layers": slow, "train/tests": (*slow, "-k", "quick")})
     monkeypatch.setattr(gpu, "WRITTEN_EVERY_SECONDS", 0.2)
     file = tmp_path / "gpu.json"
-    monkeypatch.setattr(gpu.time, "monotonic", lambda: 1e6 if len(done(file)) == 2 else 0.0)
-    assert gpu.main(["--device", "cpu", "--only", "tests", "--out", str(file), "--for", "9m"]) == gpu.TIME_OVER
-    found = steps(file)["tests/triton"]
+    # The time passes when the slow test has begun, whatever the machine's pace.
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: 1000.0 if len(done(file)) == 2 else 0.0)
+    arguments = ["--device", "cpu", "--only", "tests", "train", "--out", str(file), limit, "9m"]
+    assert gpu.main(arguments) == gpu.TIME_OVER
+    found = steps(file)["tests/layers"]
     assert (found["status"], found["passed"], found["failed"]) == ("the time was over", 1, 1)
     (failure,) = found["failures"]
     assert failure["test"].endswith("test_slow.py::test_wrong")
     assert failure["message"].startswith("assert 1 == 2")
+    assert ("train/tests" in steps(file)) == (limit == "--each")
 
 
 def done(file: Path) -> list[str]:
     """The outcomes written so far."""
     if not file.exists():
         return []
-    step = steps(file)["tests/triton"]
+    step = steps(file)["tests/layers"]
     return step["passed"] * ["passed"] + step["failed"] * ["failed"]
 
 

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -91,6 +91,7 @@ _EXPRESSIONS = st.recursive(
 
 
 @given(_EXPRESSIONS)
+@settings(deadline=None)
 def test_text_comes_back_as_the_same_function(inner: str) -> None:
     text = f"x + {inner}"
     try:

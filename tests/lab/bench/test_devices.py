@@ -189,7 +189,7 @@ def test_what_a_gpu_is_asked_for_where_nothing_is_named() -> None:
 def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cli.main(["bench", "--device", "cuda"]) == cli.USER_ERROR
-    assert "torch sees no CUDA device here; use device=cpu" in capsys.readouterr().err
+    assert "torch sees no CUDA device here; take --device cpu" in capsys.readouterr().err
 
 
 def test_a_gpus_conditions_in_a_line() -> None:

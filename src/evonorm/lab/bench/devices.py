@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import torch
 
-from evonorm.lab import machine
 from evonorm.lab.bench import memory
+from evonorm.lab.errors import UserError
 from evonorm.layers.functional import Backend
 
 Work = Callable[[], object]
@@ -140,5 +140,8 @@ def _event() -> Any:
 
 def choose(name: str) -> Device:
     """The device of this name. Raises UserError for one that is not here."""
-    device = machine.choose_device(name)
-    return Cuda(device) if device.type == "cuda" else Cpu()
+    if name == "cpu":
+        return Cpu()
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; take --device cpu, or a GPU and a torch for it")
+    return Cuda(torch.device(name))

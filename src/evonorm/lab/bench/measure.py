@@ -131,10 +131,7 @@ def _ready(
             return False
         module.train(training)
         if training:
-            held = [*module.parameters(), *module.buffers()]
-            forward = partial(module, x.detach().requires_grad_())
-            saved = memory.saved_for_backward(forward, elements=x.numel(), parameters=held)
-            result.saved_tensors, result.saved_bytes = saved.full_size_tensors, saved.bytes
+            _tell_saved(result, module, x)
         result.peak_bytes = device.peak_growth(work)
         if contender.variant == "kernel" and device.fused == "triton":
             result.plan = _plan(module, case, x, training=training)
@@ -142,6 +139,16 @@ def _ready(
         _failed(result, error)
         return False
     return True
+
+
+def _tell_saved(result: Result, module: nn.Module, x: Tensor) -> None:
+    held = [*module.parameters(), *module.buffers()]
+    forward = partial(module, x.detach().requires_grad_())
+    try:
+        saved = memory.saved_for_backward(forward, elements=x.numel(), parameters=held)
+    except torch._dynamo.exc.TorchDynamoException:
+        return  # torch 2.11 cannot compile some modules while what they save is looked at
+    result.saved_tensors, result.saved_bytes = saved.full_size_tensors, saved.bytes
 
 
 def _plan(module: nn.Module, case: Case, x: Tensor, *, training: bool) -> dict[str, str]:
