@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -108,21 +109,26 @@ def test_the_peak_and_the_inputs_that_outgrow_the_cache(queue: Queue, cuda: Cuda
 
 def test_inputs_take_turns_and_what_comes_out_is_kept_meanwhile() -> None:
     sets = [(torch.full((1, 2, 3, 3), float(i)), torch.ones(1, 2, 3, 3)) for i in range(3)]
-    seen: list[tuple[float, int]] = []
+    seen: list[float] = []
+    outputs: list[weakref.ref[torch.Tensor]] = []
 
     class Layer(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = x * 2
-            seen.append((x[0, 0, 0, 0].item(), y.data_ptr()))
+            seen.append(x[0, 0, 0, 0].item())
+            outputs.append(weakref.ref(y))
             return y
 
-    work = timing.layer_work("forward", Layer(), sets)
-    for _ in range(6):
-        work()
-    assert [value for value, _ in seen] == [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]
-    assert all(len({place for _, place in seen[i : i + 3]}) == 3 for i in range(4))
-    alone = timing.layer_work("forward", Layer(), sets[:1])
-    assert alone() is None
+    def alive(pairs: int) -> list[bool]:
+        outputs.clear()
+        work = timing.layer_work("forward", Layer(), sets[:pairs])
+        for _ in range(6):
+            work()
+        return [output() is not None for output in outputs]
+
+    assert alive(3) == [False] * 4 + [True] * 2
+    assert seen == [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]
+    assert alive(1) == [False] * 6
 
 
 class Pretended(devices.Cpu):
