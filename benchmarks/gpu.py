@@ -49,7 +49,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     # One after the other: each of them takes a quarter of the GPU's memory.
     "tests/large": ("-m", "gpu", "tests/layers/test_triton.py", "-k", "31_bits_of_elements"),
-    "train/tests": ("tests/lab/training",),
+    "train/capture": ("tests/lab/training/test_capture.py",),
+    "train/tests": ("tests/lab/training", "--ignore=tests/lab/training/test_capture.py"),
 }
 BENCHES = {
     "bench/headline": BenchOptions(device="cuda", shapes=((128, 96, 32, 32), (256, 256, 56, 56), (2, 256, 200, 304))),
@@ -79,7 +80,7 @@ REHEARSED_BENCHES = {
 }
 PARTS = ("tests", "train", "bench")
 # What is most worth knowing in the first minutes, whatever comes after: whether it is right, then how fast.
-ORDER = ("tests/triton", "bench/headline", "tests/kernels", "bench/layers")
+ORDER = ("tests/triton", "bench/headline", "tests/kernels", "train/capture", "bench/layers")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -290,7 +290,7 @@ def _folder(path: Path) -> Path:
 def test_ours_run_fused_and_the_rivals_as_torch_has_them() -> None:
     """The comparison is with the BatchNorm that users have."""
     fused = "kernel" if kernels.available() else "reference"
-    found = {layer: resolve(TrainConfig(layer=layer))[0].backend for layer in names()}
+    found = {layer: resolve(TrainConfig(layer=layer, device="cpu"))[0].backend for layer in names()}
     assert found == {layer: fused if layer.startswith(("evonorm", "frn")) else "reference" for layer in found}
     with pytest.raises(
         UserError, match="backend=kernel does not serve none here: none has no kernel; use backend=auto"
