@@ -78,8 +78,8 @@ class Cuda:
     """A GPU: events on its stream, and as many inputs in turn as are in all twice its second-level cache."""
 
     fused: Backend = "triton"
-    # All of a sample's kernels must fit the queue (1024), or the host could not be ahead.
-    most_calls = 10
+    # All of their kernels must fit the queue of launches (about 1024), or the host could not be ahead.
+    most_calls = 5
 
     def __init__(self, device: torch.device) -> None:
         self.place = device
