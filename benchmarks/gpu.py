@@ -153,9 +153,8 @@ def _taken(name: str, told: Told, end: float, device: str) -> int:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment |= {outcomes.PLACE: str(lines), "PYTHONPATH": path.rstrip(os.pathsep)}
-        environment["EVONORM_TEST_DEVICE"] = (
-            "cuda" if device == "cuda" else "cpu:0"
-        )  # another than the default, by name
+        # In a rehearsal the processor by another name, so that tests are moved to it all the same.
+        environment["EVONORM_TEST_DEVICE"] = "cuda" if device == "cuda" else "cpu:0"
         # The process leads a group, so that what it starts ends with it.
         process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
@@ -166,16 +165,20 @@ def _taken(name: str, told: Told, end: float, device: str) -> int:
             told.tell(name, status=status, seconds=round(time.monotonic() - started, 1), **found)
             return found
 
-        while (code := _waited(process, min(WRITTEN_EVERY_SECONDS, max(0.0, end - time.monotonic())))) is None:
-            tell("under way")
-            if time.monotonic() >= end:
+        try:
+            while (code := _waited(process, min(WRITTEN_EVERY_SECONDS, max(0.0, end - time.monotonic())))) is None:
+                tell("under way")
+                if time.monotonic() >= end:
+                    break
+        finally:
+            if process.poll() is None:
                 _stop(process)
-                tell("the time was over")
-                print(f"== {name}: the time was over", flush=True)
-                return TIME_OVER
-        found = tell("finished" if code == 0 else f"exit code {code}")
+        found = tell("the time was over" if code is None else "finished" if code == 0 else f"exit code {code}")
     if test:
         print(f"== {name}: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped", flush=True)
+    if code is None:
+        print(f"== {name}: the time was over", flush=True)
+        return TIME_OVER
     return 0 if code == 0 else FAILED
 
 
