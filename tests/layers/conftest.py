@@ -1,7 +1,8 @@
 """On which device the layers are tested: the processor, or what EVONORM_TEST_DEVICE names.
 
 With EVONORM_TEST_DEVICE=cuda the same tests make their tensors and layers on the GPU, and its kernels serve wherever
-the processor's would; they then carry the marker `gpu`. Those marked `own_device` are left as they are.
+the processor's would; they then carry the marker `gpu`. Those marked `own_device` are left as they are. cpu:0, the
+processor by another name, shows without a GPU that the tests bear to be moved.
 """
 
 from __future__ import annotations

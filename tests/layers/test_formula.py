@@ -206,6 +206,7 @@ def test_a_statistic_read_twice_is_blended_once() -> None:
     torch.testing.assert_close(layer.running_mean, 0.1 * x.mean((0, 2, 3)))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch 2.11's compiler asks
 def test_an_added_layer_goes_into_any_model() -> None:
     evonorm.add_layer("rms-silu", "x * sigmoid(v * x) / rms_group * weight + bias", initial={"v": 1.0})
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4))
