@@ -41,14 +41,14 @@ WORKERS = 8
 OURS = ("evonorm-s0", "evonorm-b0", "frn-tlu", "bn-relu", "gn-silu")
 # By part, then by step, in the order of what there is to learn: arguments of pytest, or what to measure.
 TESTS: dict[str, tuple[str, ...]] = {
-    "tests/triton": ("-m", "gpu", "tests/layers/test_triton.py", "-k", "not 31_bits_of_elements"),
+    "tests/triton": ("-m", "gpu", "tests/layers/test_triton.py", "tests/layers/test_triton_conditional.py"),
     "tests/kernels": ("-m", "gpu", "tests/layers/test_kernels.py", "tests/layers/test_mixed_dtypes.py"),
     "tests/layers": (
         *("-m", "gpu", "tests/layers", "--ignore=tests/layers/test_triton.py", "--ignore=tests/layers/test_kernels.py"),
-        "--ignore=tests/layers/test_mixed_dtypes.py",
+        *(f"--ignore=tests/layers/test_{name}.py" for name in ("triton_conditional", "triton_large", "mixed_dtypes")),
     ),
     # One after the other: each of them takes a quarter of the GPU's memory.
-    "tests/large": ("-m", "gpu", "tests/layers/test_triton.py", "-k", "31_bits_of_elements"),
+    "tests/large": ("-m", "gpu", "tests/layers/test_triton_large.py"),
     "train/capture": ("tests/lab/training/test_capture.py",),
     "train/tests": ("tests/lab/training", "--ignore=tests/lab/training/test_capture.py"),
 }

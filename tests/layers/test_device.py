@@ -21,6 +21,7 @@ from evonorm.layers.kernels.rows import ROWS as SERVED
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, Setting, get
 
+pytestmark = pytest.mark.own_device
 READS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal}
 C = 8
 
