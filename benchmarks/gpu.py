@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import outcomes
+from benchmarks import outcomes, training
 from evonorm.lab import machine
 from evonorm.lab.bench import devices
 from evonorm.lab.bench.options import BenchOptions
@@ -69,6 +69,8 @@ BENCHES = {
     "bench/network": BenchOptions(device="cuda", network=True),
     "bench/fp32": BenchOptions(device="cuda", dtypes=("fp32",), compiled=False),
 }
+RUNS = {"train/speed": training.Plan()}
+REHEARSED_RUNS = {"train/speed": training.REHEARSAL}
 REHEARSED_TESTS = {
     "tests/layers": ("-m", "gpu", "tests/layers/test_hostile.py", "-k", "input_is_left_as_it_was"),
     "train/tests": ("tests/lab/training/test_schedules.py",),
@@ -80,7 +82,7 @@ REHEARSED_BENCHES = {
 }
 PARTS = ("tests", "train", "bench")
 # What is most worth knowing in the first minutes, whatever comes after: whether it is right, then how fast.
-ORDER = ("tests/triton", "bench/headline", "tests/kernels", "train/capture", "bench/layers")
+ORDER = ("tests/triton", "bench/headline", "tests/kernels", "train/capture", "train/speed", "bench/layers")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,7 +135,11 @@ class Told:
 
 
 def _chosen(only: list[str], *, rehearsal: bool) -> list[str]:
-    known = [*(REHEARSED_TESTS if rehearsal else TESTS), *(REHEARSED_BENCHES if rehearsal else BENCHES)]
+    known = [
+        *(REHEARSED_TESTS if rehearsal else TESTS),
+        *(REHEARSED_RUNS if rehearsal else RUNS),
+        *(REHEARSED_BENCHES if rehearsal else BENCHES),
+    ]
     known.sort(key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     for name in only:
         if name not in (*PARTS, *known):
@@ -196,10 +202,14 @@ _MEASURE = "import sys; from benchmarks import gpu; sys.exit(gpu.measured(*sys.a
 
 
 def measured(name: str, device: str, rows: str) -> int:
-    """A step of the bench, in this process; the exit code. rows: the file of its rows, a line each."""
+    """A step of the bench, or runs, in this process; the exit code. rows: the file of its rows, a line each."""
     from evonorm.lab.bench.run import bench
     from evonorm.lab.bench.tables import make_console
 
+    if name in RUNS:
+        for found in training.rows((RUNS if device == "cuda" else REHEARSED_RUNS)[name]):
+            Path(rows).write_text("".join(f"{json.dumps(row)}\n" for row in found), encoding="utf-8")
+        return FAILED if any(row["trouble"] for row in found) else 0
     options = (BENCHES if device == "cuda" else REHEARSED_BENCHES)[name]
     outcome = bench(dataclasses.replace(options, verbose=True, json=Path(rows)), make_console())
     return TIME_OVER if outcome.interrupted else FAILED if outcome.red else 0

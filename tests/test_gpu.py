@@ -30,6 +30,8 @@ def test_the_rehearsal_takes_a_step_of_every_part(tmp_path: Path) -> None:
         assert {"device", "torch", "python", "commit", "timm"} <= step["conditions"].keys()
         if name in gpu.TESTS:
             assert (step["passed"] > 0 or step["skipped"] > 0, step["failed"], step["failures"]) == (True, 0, [])
+        elif name in gpu.RUNS:
+            assert all(row["median"] > 0 and not row["trouble"] for row in step["rows"])
         else:
             assert [row["implementation"] for row in step["rows"]][-1] == "copy"
             assert all(row["status"] == "measured" for row in step["rows"] if row["variant"] == "torch")
@@ -64,7 +66,8 @@ def test_mistakes(arguments: list[str], said: str, capsys: pytest.CaptureFixture
 def test_every_step_names_files_that_are_there_and_every_file_of_the_layers_is_taken() -> None:
     named = {word.partition("=")[2] or word for words in gpu.TESTS.values() for word in words if "/" in word}
     assert all((gpu.ROOT / name).exists() for name in named)
-    assert set(gpu.ORDER) <= {*gpu.TESTS, *gpu.BENCHES}
+    assert set(gpu.ORDER) <= {*gpu.TESTS, *gpu.RUNS, *gpu.BENCHES}
+    assert set(gpu.REHEARSED_RUNS) <= set(gpu.RUNS)
     assert set(gpu.REHEARSED_TESTS) <= set(gpu.TESTS)
     assert set(gpu.REHEARSED_BENCHES) <= set(gpu.BENCHES)
     assert all(options.device == "cuda" for options in gpu.BENCHES.values())
