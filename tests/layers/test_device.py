@@ -9,8 +9,6 @@ import importlib.util
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from evonorm import NormActivation
 from evonorm.layers import kernels, reference
@@ -20,32 +18,10 @@ from evonorm.layers.kernels.call import Call
 from evonorm.layers.kernels.rows import ROWS as SERVED
 from evonorm.layers.row import NormAct
 from evonorm.layers.table import TABLE, Setting, get
+from tests.on_device import on_device
 
 pytestmark = pytest.mark.own_device
-READS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal}
 C = 8
-
-
-class OnDevice(TorchDispatchMode):
-    """Refuses what reads from the device, and tensors that are elsewhere."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket not in READS, f"{func} reads from the device"
-        found = func(*args, **kwargs or {})
-        devices = {t.device.type for t in tree_leaves((args, kwargs, found)) if isinstance(t, torch.Tensor)}
-        assert devices <= {"meta"}, f"{func} on {devices}"
-        return found
-
-
-@pytest.fixture(autouse=True)
-def copies_refused(monkeypatch) -> None:
-    """Numbers that become tensors are made by the host and copied; the mode does not see it on meta."""
-
-    def refused(*args, **options):
-        raise AssertionError("copied to the device: take torch.full or new_full")
-
-    monkeypatch.setattr(torch, "tensor", refused)
-    monkeypatch.setattr(torch.Tensor, "new_tensor", refused)
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32, wanted: bool = True) -> torch.Tensor:
@@ -69,7 +45,7 @@ def parameters(row, conditional: bool = False) -> dict[str, torch.Tensor]:
     ids=["a number", "a choice", "a number's copy", "a tensor beside it", "a tensor's copy"],
 )
 def test_what_is_looked_for_is_seen(what) -> None:
-    with pytest.raises((AssertionError, RuntimeError)), OnDevice():
+    with pytest.raises((AssertionError, RuntimeError)), on_device():
         what(meta(2))
 
 
@@ -81,13 +57,13 @@ def test_a_layer(row, backend, conditional) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         given = (meta(2, C, 4, 4, dtype=dtype), *([] if conditional is None else [meta(2, 5)]))
         for training in (True, False):
-            with OnDevice():
+            with on_device():
                 layer.train(training)(*given).sum().backward()
 
 
 def test_numbers_in_a_formula_of_ones_own() -> None:
     row = NormAct("mine", parse("max(x / std_group, 0.5) * weight + bias"), "")
-    with OnDevice():
+    with on_device():
         reference.evaluate(row, meta(2, C, 4), parameters(row), Setting(groups=2)).sum().backward()
 
 
@@ -96,7 +72,7 @@ def test_numbers_in_a_formula_of_ones_own() -> None:
 def test_the_operators(name, training) -> None:
     """With what they are to compilers in the place of the kernels."""
     row = get(name)
-    with OnDevice():
+    with on_device():
         setting = Setting(groups=2 if row.grouped else 1, training=training)
         kernels.evaluate(row, meta(2, C, 4, 4), parameters(row), setting, "triton").sum().backward()
 
@@ -124,7 +100,7 @@ def test_tritons_kernels_are_launched(name, conditional, launched) -> None:
     for shape in ((2, C, 4, 4), (2, C, 128, 128)):  # held, and split
         x = meta(*shape)
         for batch in [None, *([meta(2, C, wanted=False)] if row.running else [])]:
-            with OnDevice(), torch.no_grad():
+            with on_device(), torch.no_grad():
                 _, stats, taken = operators._forward(x, *own, batch, *rest, "triton")
                 count = float(x.numel() // C) if row.running and batch is None else 0.0
                 given = batch if batch is not None or not row.running else taken
@@ -140,7 +116,7 @@ def test_statistics_over_replicas(name, launched, monkeypatch) -> None:
 
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda t: None)
     row = get(name)
-    with OnDevice():
+    with on_device():
         setting, p = Setting(replicas=2), parameters(row)
         reference.evaluate(row, meta(2, C, 4), p, setting).sum().backward()
         kernels.evaluate(row, meta(2, C, 4), p, setting, "triton").sum().backward()
