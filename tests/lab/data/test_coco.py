@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as runs
 
 from evonorm.lab.data import coco
 from evonorm.lab.errors import UserError
+from tests.lab.extras import needed
 
+runs = needed("pycocotools.mask", "detection")
 WIDTH, HEIGHT = 40, 30
 Content = dict[str, Any]
 

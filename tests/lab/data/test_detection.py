@@ -10,6 +10,9 @@ from PIL import Image
 
 from evonorm.lab.data import detection, pasted
 from evonorm.lab.errors import UserError
+from tests.lab.extras import needed
+
+needed("pycocotools", "detection")
 
 
 @pytest.fixture(autouse=True)

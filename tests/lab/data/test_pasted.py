@@ -11,6 +11,9 @@ from evonorm.lab.data import coco, pasted
 from evonorm.lab.data.pasted import Pasting
 from evonorm.lab.data.sets import ImageDataset, load
 from evonorm.lab.errors import UserError
+from tests.lab.extras import needed
+
+needed("pycocotools", "detection")
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -22,8 +22,10 @@ from evonorm.lab.training.config import TrainConfig
 from evonorm.lab.training.tasks import detection_steps
 from evonorm.lab.training.training import check, train
 from evonorm.models import mask_rcnn
+from tests.lab.extras import needed
 from tests.lab.training.test_training import StopAfter, curves
 
+needed("pycocotools", "detection")
 CONFIG = TrainConfig(
     task="detection",
     layer="evonorm-s0",

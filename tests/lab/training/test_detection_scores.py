@@ -14,7 +14,9 @@ from torch import Tensor
 from evonorm.lab.data.coco import Split
 from evonorm.lab.training.tasks.detection_pictures import SIDE, grid
 from evonorm.lab.training.tasks.detection_scores import results, scores
+from tests.lab.extras import needed
 
+needed("pycocotools", "detection")
 ROOM = 48
 
 
