@@ -217,6 +217,10 @@ def test_parameter_groups() -> None:
     assert plain == {"0.bn1.weight", "0.bn1.bias", "0.bn1.v", "0.bn2.weight", "0.bn2.bias", "2.weight", "2.bias"}
     assert named(evonorm.parameter_groups(model, weight_decay=0.1, biases=False))[1] - plain == {"1.bias"}
     torch.optim.SGD(groups, lr=0.1)
+    conditional = evonorm.NormActivation(8, "evonorm-s0", group_size=4, conditional=3)
+    decayed, plain = (group["params"] for group in evonorm.parameter_groups(conditional, weight_decay=0.1))
+    assert {id(p) for p in decayed} == {id(conditional.to_weight.weight), id(conditional.to_bias.weight)}
+    assert [id(p) for p in plain] == [id(conditional.v)]
     with pytest.raises(ValueError, match="weight_decay must not be negative: got weight_decay=-1"):
         evonorm.parameter_groups(model, weight_decay=-1)
 

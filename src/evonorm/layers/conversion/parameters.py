@@ -14,8 +14,11 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, biases: bool = Tr
 
     Without it are the parameters of every normalization, as in the paper's code (tensorflow/tpu, resnet_model.py),
     which leaves out batch normalization and EvoNorm, weights, biases and v alike, and decays everything else. biases:
-    whether the other layers' biases are decayed too, as there. Frozen parameters are in neither; a shared one is in
-    one, without decay if a normalization has it. Raises ValueError if weight_decay is negative.
+    whether the other layers' biases are decayed too, as there. The maps of a conditional NormActivation are decayed as
+    the linear maps they are: that draws its weight to 1 and its bias to 0, where they begin, and a rule by dimensions,
+    as timm's, does it too. BigGAN, StyleGAN2 and guided diffusion train theirs without weight decay anywhere. Frozen
+    parameters are in neither; a shared one is in one, without decay if a normalization has it. Raises ValueError if
+    weight_decay is negative.
     """
     if weight_decay < 0:
         raise ValueError(f"weight_decay must not be negative: got weight_decay={weight_decay}")
