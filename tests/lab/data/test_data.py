@@ -128,6 +128,31 @@ def test_other_sizes_and_modes_are_converted_and_said(tmp_path: Path, cache: Pat
     assert cached.notice == data.notice
 
 
+def test_the_side_of_pictures_is_said_behind_the_name(tmp_path: Path, cache: Path) -> None:
+    large = {name: picture(index, (64, 64)) for index, name in enumerate(FILES)}
+    archive = as_zip(tmp_path / "set.zip", large)
+    small, data, larger = (load(f"{archive}{at}", cache_folder=cache, say=quiet) for at in ("", "@64", "@128"))
+    assert (data.train_images.shape, data.test_images.shape) == ((8, 64, 64, 3), (4, 64, 64, 3))
+    assert (data.name, data.notice) == ("set.zip@64", "")
+    assert "resized to 128x128" in larger.notice
+    assert small.train_images.shape == (8, 32, 32, 3)
+    assert load(f"{archive}@32", cache_folder=cache, say=quiet).fingerprint == small.fingerprint
+    assert len({one.fingerprint for one in (small, data, larger)}) == 3
+    # What is called so is meant.
+    folder = as_folder(tmp_path / "set@64", large)
+    assert load(str(folder), cache_folder=cache, say=quiet).train_images.shape == (8, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [("@8", "a side must be between 16 and 512 pixels: got 8"), ("@x", "there is no"), ("/cifar-10-batches-py@64", "")],
+)
+def test_sides_that_are_refused(tmp_path: Path, cache: Path, at: str, message: str) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(UserError, match=message or "a side is of folders and zips of .*; leave out @64"):
+        load(f"{tmp_path}{at}", cache_folder=cache, say=quiet)
+
+
 def test_what_desktops_leave_behind_is_passed_over(tmp_path: Path, cache: Path) -> None:
     clutter = {
         "__MACOSX/set/train/cat/._0.png": b"x",

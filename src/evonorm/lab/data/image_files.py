@@ -111,11 +111,15 @@ def listing(source: Source) -> dict[str, dict[str, list[str]]]:
 
 
 def decode(
-    source: Source, found: dict[str, dict[str, list[str]]], track: Callable[[list[str]], Iterator[str]]
+    source: Source,
+    found: dict[str, dict[str, list[str]]],
+    track: Callable[[list[str]], Iterator[str]],
+    *,
+    side: int = SIZE,
 ) -> tuple[dict[str, np.ndarray], int]:
-    """train_images, train_labels, test_images, test_labels, and how many images were not 32x32 and were resized.
+    """train_images, train_labels, test_images, test_labels, and how many images were of another size and were resized.
 
-    uint8 (N, 32, 32, 3) RGB; labels int64, places in the sorted classes. A listing comes sorted by class: a fixed
+    uint8 (N, side, side, 3) RGB; labels int64, places in the sorted classes. A listing comes sorted by class: a fixed
     permutation stands in for an official order, so that the first N are a sample of all classes.
     track: goes through names, showing progress.
     """
@@ -127,17 +131,17 @@ def decode(
         labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()])
         order = np.random.default_rng(ORDER_SEED).permutation(len(names))
         ordered[split] = [names[index] for index in order]
-        arrays[f"{split}_images"] = np.empty((len(names), SIZE, SIZE, 3), np.uint8)
+        arrays[f"{split}_images"] = np.empty((len(names), side, side, 3), np.uint8)
         arrays[f"{split}_labels"] = labels[order].astype(np.int64)
     places = [(split, place) for split, names in ordered.items() for place in range(len(names))]
     everything = [name for names in ordered.values() for name in names]
     for (split, place), name in zip(places, track(everything), strict=True):
-        arrays[f"{split}_images"][place], other_size = _picture(source, name)
+        arrays[f"{split}_images"][place], other_size = _picture(source, name, side)
         resized += other_size
     return arrays, resized
 
 
-def _picture(source: Source, name: str) -> tuple[np.ndarray, bool]:
+def _picture(source: Source, name: str, side: int) -> tuple[np.ndarray, bool]:
     content = source.read(name)
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -145,10 +149,10 @@ def _picture(source: Source, name: str) -> tuple[np.ndarray, bool]:
                 raise UserError(
                     f"{source.where}: {name} has {image.width} x {image.height} pixels, too many to be true"
                 )
-            resize = image.size != (SIZE, SIZE)
+            resize = image.size != (side, side)
             picture = image.convert("RGB")
             if resize:
-                picture = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+                picture = picture.resize((side, side), Image.Resampling.BILINEAR)
             return np.asarray(picture), resize
     except UserError:
         raise

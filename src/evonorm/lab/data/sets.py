@@ -24,8 +24,11 @@ from evonorm.lab.errors import UserError
 # Counted up when decoding changes, so that an older cache is not taken for the new one.
 DECODING = 1
 DIGITS_TEST_IMAGES = 360
+# Pictures of a folder or zip are brought to 32x32, or to what is said behind its name.
+SIDES = range(16, 513)
 ACCEPTED = (
-    "`cifar10`, `digits`, a cifar-10-python.tar.gz or cifar-10-batches-py, or a folder or zip of " + image_files.LAYOUT
+    "`cifar10`, `digits`, a cifar-10-python.tar.gz or cifar-10-batches-py, or a folder or zip of "
+    f"{image_files.LAYOUT}, as FOLDER@64 for pictures of 64x64 pixels"
 )
 
 Say = Callable[[str], None]
@@ -56,7 +59,7 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images in memory: uint8 (N, 32, 32, 3) RGB, labels int64 (N,), places in `classes`; the rest as in Dataset."""
+    """Images in memory: uint8 (N, side, side, 3) RGB, labels int64 (N,), places in `classes`; rest as in Dataset."""
 
     name: str
     fingerprint: str
@@ -81,6 +84,7 @@ class ImageDataset:
 def load(source: str | None, *, cache_folder: Path | None = None, say: Say = print) -> ImageDataset:
     """The data that `source` names (see ACCEPTED); None: CIFAR-10 found or downloaded, else `digits` with a notice.
 
+    Images are 32x32, or, of a folder or zip named as NAME@SIDE, of that side: those of other sizes are resized.
     Decoded images are kept in cache_folder, by default the user's cache (or $EVONORM_CACHE). Images of a folder or zip
     come in a fixed random order, those of CIFAR-10 in the official one. Raises UserError naming what is wrong.
     """
@@ -95,14 +99,20 @@ def load(source: str | None, *, cache_folder: Path | None = None, say: Say = pri
             if source is not None or found is not None:
                 raise
             return _digits(notice=f"These are scikit-learn's handwritten digits, not CIFAR-10: {error}")
-    path = Path(source).expanduser()
+    path, side = _named(source)
     if not path.exists():
         raise UserError(f"there is no {source!r}; --data takes {ACCEPTED}")
+    batches = None
     if path.is_dir():
         batches = path if path.name == cifar10.FOLDER else cifar10.find([path])
-        return _cifar10(batches, cache) if batches else _image_files(image_files.from_folder(path), cache, say)
-    if zipfile.is_zipfile(path) or path.suffix == ".zip":
-        return _image_files(image_files.from_zip(path), cache, say)
+        if batches is None:
+            return _image_files(image_files.from_folder(path), side, cache, say)
+    elif zipfile.is_zipfile(path) or path.suffix == ".zip":
+        return _image_files(image_files.from_zip(path), side, cache, say)
+    if side != image_files.SIZE:
+        raise UserError(f"{source!r}: a side is of folders and zips of {image_files.LAYOUT}; leave out @{side}")
+    if batches is not None:
+        return _cifar10(batches, cache)
     if path.name.endswith((".tar.gz", ".tgz")) or tarfile.is_tarfile(path):
         return _cifar10(path, cache)
     raise UserError(f"{source!r} is neither a zip nor a tar archive; --data takes {ACCEPTED}")
@@ -156,18 +166,32 @@ def _digits(notice: str = "") -> ImageDataset:
     )
 
 
-def _image_files(source: image_files.Source, cache: Path, say: Say) -> ImageDataset:
+def _named(source: str) -> tuple[Path, int]:
+    """A path and the side of its pictures: NAME@SIDE, unless something of this very name is there."""
+    name, at, said = source.rpartition("@")
+    if not (at and said.isdecimal()) or Path(source).expanduser().exists():
+        return Path(source).expanduser(), image_files.SIZE
+    if int(said) not in SIDES:
+        raise UserError(f"{source!r}: a side must be between {SIDES[0]} and {SIDES[-1]} pixels: got {said}")
+    return Path(name).expanduser(), int(said)
+
+
+def _image_files(source: image_files.Source, side: int, cache: Path, say: Say) -> ImageDataset:
     found = image_files.listing(source)
-    fingerprint = hashlib.sha256(f"{DECODING}/{source.content_hash()}".encode()).hexdigest()[:16]
+    # The usual side is older than others: its images keep their fingerprint.
+    at = "" if side == image_files.SIZE else f"@{side}"
+    fingerprint = hashlib.sha256(f"{DECODING}/{source.content_hash()}{at}".encode()).hexdigest()[:16]
     path = cache / f"images-{fingerprint}.npz"
     arrays = _cached(path, say)
     if arrays is None:
-        arrays, resized = image_files.decode(source, found, lambda names: _tracked(names, source.where.name, say))
+        arrays, resized = image_files.decode(
+            source, found, lambda names: _tracked(names, source.where.name, say), side=side
+        )
         arrays["resized"] = np.asarray(resized)
         _keep(path, arrays, say)
     resized = int(arrays.pop("resized"))
-    notice = f"{resized:,} images were of other sizes and were resized to 32x32." if resized else ""
-    return _dataset(source.where.name, fingerprint, tuple(found["train"]), arrays, notice)
+    notice = f"{resized:,} images were of other sizes and were resized to {side}x{side}." if resized else ""
+    return _dataset(f"{source.where.name}{at}", fingerprint, tuple(found["train"]), arrays, notice)
 
 
 def _dataset(

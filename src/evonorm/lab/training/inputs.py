@@ -15,7 +15,7 @@ from evonorm.lab.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Images:
-    """Images on the device: uint8 (N, 3, 32, 32), labels (N,)."""
+    """Images on the device: uint8 (N, 3, side, side), labels (N,)."""
 
     pixels: Tensor
     labels: Tensor
