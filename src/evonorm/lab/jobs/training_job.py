@@ -13,7 +13,7 @@ from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
 from evonorm.lab.records.run_files import flat
 from evonorm.lab.training import tasks
-from evonorm.lab.training.config import NOT_IDENTITY, Seeds, TrainConfig
+from evonorm.lab.training.config import Seeds, TrainConfig, not_identity
 from evonorm.lab.training.progress import Silent
 from evonorm.lab.training.sinks import Recording, Wanted
 from evonorm.spelling import meant
@@ -61,7 +61,8 @@ class Training:
 
     def describe(self) -> dict[str, Any]:
         """See Target."""
-        fixed = {key: value for key, value in self._fixed.items() if key not in NOT_IDENTITY}
+        left_out = not_identity(tasks.find(str(self._fixed.get("task", tasks.DEFAULT))).options)
+        fixed = {key: value for key, value in self._fixed.items() if key not in left_out}
         return {"training": fixed, "data": self._fingerprint}
 
     def place(self, parameters: dict[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from evonorm.lab.errors import UserError
@@ -233,12 +233,23 @@ def _require(config: TrainConfig, name: str, holds: Any, must: str) -> None:
         raise UserError(f"{name} must be {must}: got {name}={value}")
 
 
+def not_identity(options: type[Any] | None) -> tuple[str, ...]:
+    """NOT_IDENTITY, and those options of a task that change as little: fields with metadata {"identity": False}."""
+    own = fields(options) if options is not None else ()
+    return (*NOT_IDENTITY, *(f"options.{one.name}" for one in own if not one.metadata.get("identity", True)))
+
+
+def identity(options: Any) -> dict[str, Any]:
+    """A task's options, without those that are no part of what a run is."""
+    left_out = not_identity(type(options)) if options is not None else ()
+    given = asdict(options) if options is not None else {}
+    return {name: value for name, value in given.items() if f"options.{name}" not in left_out}
+
+
 def _unusual(options: Any) -> dict[str, Any]:
     """Those that are not at their defaults: where a task gets one more, its runs keep their names."""
-    if options is None:
-        return {}
-    usual = asdict(type(options)())
-    return {name: value for name, value in asdict(options).items() if value != usual[name]}
+    usual = identity(type(options)()) if options is not None else {}
+    return {name: value for name, value in identity(options).items() if value != usual[name]}
 
 
 def run_name(config: TrainConfig, data_fingerprint: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evonorm.lab import machine
 from evonorm.lab.data.sets import Dataset
 from evonorm.lab.records import listings, run_files
+from evonorm.lab.training.config import identity
 from evonorm.lab.training.diagnosis import is_compiled
 from evonorm.models import zoo
 
@@ -33,8 +34,10 @@ def describe(run: Run, dataset: Dataset) -> None:
         "compiled": is_compiled(run.work.model),
         "captured": run.captured is not None,
     }
-    # The path of the data is this machine's; the record names the data by content.
+    # Paths are this machine's; the record names the data by content.
     config = asdict(replace(run.config, data=dataset.name, device=run.device.type))
+    if run.config.options is not None:
+        config["options"] = identity(run.config.options)
     about = listings.described(dataset, *run.work.sizes)
     run_files.write_json(run.folder / "config.json", {"config": config, "dataset": about})
     run_files.write_json(path, environment | {"sessions": [*sessions, session]})

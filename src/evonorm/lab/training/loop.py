@@ -105,6 +105,9 @@ class Run:
             self._end_epoch()
             saved = time.monotonic()
         self._check_validation()
+        self.work.model.eval()
+        with torch.inference_mode():
+            self.work.finish()
         return "finished"
 
     def abandon(self) -> run_files.Record:

@@ -129,7 +129,7 @@ def train(
     folder = group.share(lambda: run_folder(config, dataset, out))
     _say_subsets(resolved, dataset, watch)
     with group.hold(_made_and_locked(folder)):
-        record = group.share(lambda: _ended(folder))
+        record = group.share(lambda: _ended(folder, resolved))
         if record is not None:
             watch.say(f"{folder.name}: already {record.status}")
             return record
@@ -188,9 +188,12 @@ def _say_subsets(config: TrainConfig, dataset: Dataset, watch: Watch) -> None:
             watch.say(f"{name}={asked:,}: there are {images:,}; all of them are used")
 
 
-def _ended(folder: Path) -> run_files.Record | None:
+def _ended(folder: Path, config: TrainConfig) -> run_files.Record | None:
     """The run's record, if there is nothing left to run."""
     if not ((folder / "summary.json").exists() and (folder / "config.json").exists()):
         return None
     record = run_files.read(folder)
-    return record if record.status in ("finished", "diverged") else None
+    whole = record.status == "diverged" or (
+        record.status == "finished" and not tasks.get(config.task).work_class.lacks(config, folder)
+    )
+    return record if whole else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evonorm.lab.errors import UserError
 
@@ -24,6 +24,9 @@ class SynthesisOptions:
         truncation: of the noise that samples are drawn from, in deviations; default: none.
         judge_epochs: epochs of the classifier whose features judge samples; it is a run of its own, beside these.
         judge_images: its training images; default: all.
+        inception: file of the standard Inception weights; then the finished run, and one that was finished before, gets
+            the standard FID and Inception score. Needs evonorm[fid].
+        fid_samples: samples that these are taken of; default: as many as there are training images.
     """
 
     width: int = 64
@@ -34,6 +37,8 @@ class SynthesisOptions:
     truncation: float | None = None
     judge_epochs: int = 10
     judge_images: int | None = None
+    inception: str | None = field(default=None, metadata={"identity": False})
+    fid_samples: int | None = field(default=None, metadata={"identity": False})
 
     def __post_init__(self) -> None:
         for name in ("width", "generator_every", "accumulate", "judge_epochs", "judge_images"):
@@ -44,5 +49,9 @@ class SynthesisOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be above 0: got {name}={value}")
+        if self.fid_samples is not None and self.fid_samples < 10:
+            raise UserError(f"fid_samples must be at least 10, one a part of the score: got {self.fid_samples}")
+        if self.fid_samples is not None and self.inception is None:
+            raise UserError(f"fid_samples={self.fid_samples} is of inception: give that, or leave fid_samples out")
         if not 0 <= self.average < 1:
             raise UserError(f"average must be in [0, 1): got average={self.average}")

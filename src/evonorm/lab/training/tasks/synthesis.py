@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +18,14 @@ from evonorm.lab.training import optimizers
 from evonorm.lab.training.config import REPORT_MODEL, TrainConfig
 from evonorm.lab.training.seeding import generator
 from evonorm.lab.training.stages import stage
-from evonorm.lab.training.synthesis import judge
+from evonorm.lab.training.synthesis import fid, judge
 from evonorm.lab.training.synthesis.options import NOTE
 from evonorm.lab.training.synthesis.samples import Sampler, noise
 from evonorm.lab.training.synthesis.scores import frechet, inception_style
 from evonorm.lab.training.tasks import SYNTHESIS
 from evonorm.lab.training.tasks.image_work import ImageData
 from evonorm.lab.training.tasks.work import Pass, PassOf
-from evonorm.models import BigGAN
+from evonorm.models import BigGAN, biggan
 
 JUDGE, MODEL = "judge.json", "biggan"
 # BigGAN's Adam is without momentum.
@@ -69,13 +70,18 @@ class Synthesis(ImageData):
         for name in ("standardize", "dropout"):
             if getattr(config, name):
                 raise UserError(f"{name} is not of task={SYNTHESIS}; leave it out")
+        if config.options.inception is not None:
+            fid.require(config.options.inception)
 
     def network(self) -> nn.Module:
         """See Work."""
-        config, own = self.config, self.config.options
+        config, own, side = self.config, self.config.options, self.train_set.pixels.shape[-1]
+        if side not in biggan.SIZES:
+            sizes = ", ".join(map(str, biggan.SIZES))
+            raise UserError(f"{MODEL} makes images of {sizes} pixels: got {side}; say --data NAME@64, of one of these")
         networks = BigGAN(
             self.classes,
-            self.train_set.pixels.shape[-1],
+            side,
             config.layer,
             width=own.width,
             groups=config.groups or 32,
@@ -91,6 +97,8 @@ class Synthesis(ImageData):
     def build(self, steps_per_epoch: int) -> None:
         """See Work; and makes the judge ready, and what it says of the images themselves."""
         own = self.config.options
+        # Read before anything that takes long: they may be the wrong ones.
+        self.inception = None if own.inception is None else fid.Inception(own.inception, self.device)
         self.model = self.placed(self.network())
         rate = self.config.learning_rate
         rates = {"discriminator": rate, "generator": own.generator_rate or rate}
@@ -147,14 +155,44 @@ class Synthesis(ImageData):
 
     def validate(self, epoch: int) -> Mapping[str, float]:
         """See Work: a sample of each validation image's class, judged; and the epoch's pictures."""
-        seed, own = self.config.seeds.model, self.config.options
-        sampler = Sampler(self._average.module, seed, classes=self.classes, truncation=own.truncation)
+        sampler = self._sampler()
         judged = [self.judge(images) for images in sampler.of(self.test_set.labels)]
         features, logits = (torch.cat(parts) for parts in zip(*judged, strict=True))
         found = {"distance": frechet(self.features, features), "score": inception_style(logits)}
-        told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-        sampler.write(self.folder, epoch, f"{self.config.layer}; {told}, by {NOTE}")
+        sampler.write(self.folder, epoch, self._told(found))
         return found
+
+    def finish(self) -> None:
+        """See Work: the standard FID where its weights are given, in a file and in the captions of the last pictures.
+
+        Of samples in the classes of the training images, in turn, to these images.
+        """
+        if self.inception is None:
+            return
+        sampler, labels = self._sampler(), self.train_set.labels
+        count = self.config.options.fid_samples or len(labels)
+        samples = sampler.of(labels.repeat(-(-count // len(labels)))[:count])
+        found = fid.measured(self.inception, self.train_set.pixels, samples, self.stop)
+        run_files.write_json(self.folder / fid.NAME, found)
+        *_, last = run_files.read_metrics(self.folder)
+        told = self._told({name: last[f"val_{name}"] for name in ("distance", "score")})
+        sampler.write(self.folder, self.config.epochs, f"{told}; {fid.told(found)}")
+
+    @classmethod
+    def lacks(cls, config: TrainConfig, folder: Path) -> bool:
+        """See Work."""
+        wanted, path = config.options, folder / fid.NAME
+        if wanted.inception is None:
+            return False
+        return not path.exists() or wanted.fid_samples not in (None, run_files.read_json(path).get("samples"))
+
+    def _sampler(self) -> Sampler:
+        seed, own = self.config.seeds.model, self.config.options
+        return Sampler(self._average.module, seed, classes=self.classes, truncation=own.truncation)
+
+    def _told(self, found: Mapping[str, float]) -> str:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        return f"{self.config.layer}; {values}, by {NOTE}"
 
     @property
     def _networks(self) -> Any:

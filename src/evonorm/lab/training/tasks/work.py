@@ -113,6 +113,14 @@ class Work(ABC):
         epoch: from 1 on; what is written into the run's folder is named by it, and written by `group.first` alone.
         """
 
+    def finish(self) -> None:  # noqa: B027
+        """Called when the last epoch has ended, in evaluation and inference mode: what is kept of that alone."""
+
+    @classmethod
+    def lacks(cls, config: TrainConfig, folder: Path) -> bool:
+        """Whether the finished run in `folder` is to be opened again, for what `finish` is asked for since."""
+        return False
+
     def measure(self, sums: Mapping[str, float], images: int) -> Mapping[str, float]:
         """Metrics by name, from the sums over so many images, "loss" among them; default: each sum's mean."""
         return {name: value / images for name, value in sums.items()}
