@@ -85,8 +85,9 @@ class TrainConfig:
         augment_centre: centre of the affine map: `report` is one pixel past the true one, as keras-preprocessing 1.1.2
             has it; `true` is the image's.
         data: `cifar10`, `digits`, a CIFAR-10 archive or folder, or an image folder or zip of
-            {train,test}/<class>/<image>; default: CIFAR-10 if it is cached or can be had, else `digits`. Of task
-            detection: a folder in COCO's format, or any of these pasted on photographs; default: `digits`.
+            {train,test}/<class>/<image>, as NAME@64 for 64x64 pixels instead of 32x32; default: CIFAR-10 if it is
+            cached or can be had, else `digits`. Of task detection: a folder in COCO's format, or any of these pasted on
+            photographs; default: `digits`.
         train_images: size of a class-balanced subset of the training images; default: all.
         test_images: size of a class-balanced subset of the test images; default: all.
         validation_images: validate on the first so many of the test images; default: all of them.
