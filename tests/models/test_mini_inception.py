@@ -45,6 +45,15 @@ def test_logits_and_gradients(layer: str) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_larger_images_are_pooled_over_their_whole_map() -> None:
+    model = MiniInception(layer="bn-relu").eval()
+    maps = []
+    model.inception8.register_forward_hook(lambda module, args, y: maps.append(y))
+    logits = model(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert maps[0].shape == (2, 336, 15, 15)
+    torch.testing.assert_close(logits, model.classifier(maps[0].mean((2, 3))))
+
+
 def test_initial_weights_are_glorot_uniform_and_seeded() -> None:
     def make(seed: int) -> MiniInception:
         return MiniInception(generator=torch.Generator().manual_seed(seed))

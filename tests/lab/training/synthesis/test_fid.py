@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from evonorm.lab.data import sets
 from evonorm.lab.errors import UserError
+from evonorm.lab.jobs.training_job import Training
 from evonorm.lab.records import pictures, run_files
 from evonorm.lab.training.config import TrainConfig, run_name
 from evonorm.lab.training.synthesis import fid, samples
@@ -157,6 +158,8 @@ def test_weights_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_path_is_no_part_of_a_run(standard: str) -> None:
     config = replace(CONFIG, options=replace(CONFIG.options, inception=standard, fid_samples=10))
     assert run_name(resolve(config)[0], "data") == run_name(resolve(CONFIG)[0], "data")
+    sweep = Training({"task": "synthesis", "options.width": 2, "options.inception": standard}, "data")
+    assert sweep.describe()["training"] == {"task": "synthesis", "options.width": 2}
 
 
 def test_a_run_gets_it_when_it_ends_or_later(standard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
