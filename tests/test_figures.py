@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
-from benchmarks import figures, of_report
+from benchmarks import figures, of_report, publish
 
 from evonorm import cli
 
@@ -29,3 +32,19 @@ def test_published_records_are_small_and_drawn(tmp_path) -> None:
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Mind how these runs were made" in page
     assert "mix-order reduction" in page
+
+
+def test_what_is_published_has_ended_and_is_small(tmp_path) -> None:
+    runs, to = tmp_path / "runs", tmp_path / "to"
+    shutil.copytree(publish.RESULTS / "synthesis-quick", runs)
+    first, second, *others = sorted(path.name for path in runs.iterdir() if path.is_dir())
+    (runs / first / "checkpoint.pt").write_bytes(b"large")
+    summary = runs / second / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "status": "stopped"}))
+    to.mkdir()
+    (to / "older").write_text("gone")
+    assert sorted(publish.publish(runs, to)) == [first, *others]
+    assert sorted(path.name for path in to.iterdir() if path.is_dir()) == [first, *others]
+    assert sorted(path.name for path in to.iterdir() if path.is_file()) == [path.name for path in runs.glob("*.json")]
+    kept = sorted(path.name for path in (publish.RESULTS / "synthesis-quick" / first).iterdir())
+    assert sorted(path.name for path in (to / first).iterdir()) == kept
