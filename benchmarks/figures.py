@@ -23,6 +23,7 @@ BLOCKS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "gpu", of_speed.gpu_told),
     ("docs/results.md", "answer", of_report.whole),
     ("docs/results.md", "training", of_report.training),
+    ("docs/results.md", "pixels", of_report.pixels),
     ("docs/which-layer.md", "standing", of_report.standing),
     ("docs/speed.md", "cpu", of_speed.cpu),
     ("docs/speed.md", "network", of_speed.network),

@@ -8,10 +8,12 @@ from pathlib import Path
 from evonorm.lab.analysis import answer, claims
 from evonorm.lab.analysis.comparison import Comparison, percent, read, summarize
 from evonorm.lab.pages import page
+from evonorm.lab.records import run_files
 from evonorm.lab.records.report import REPORT_RUNS, Variant
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "results" / "full-budget-h200"
+PIXELS, AGAIN = ROOT / "results" / "pixels-two-cores", "again.zip"
 RECORDED = ROOT / "results" / "report-recorded" / "bn-relu.json"
 # What a row of the table stands for: its name, and the runs without and with augmentation.
 ROWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Variant], ...] = (
@@ -73,6 +75,32 @@ def training() -> str:
             told = " | ".join(f"{100 * here[epoch][key]:.1f}" for epoch in recorded["epochs"])
             lines.append(f"| {id}, {what}, here | {told} |")
     return "\n".join(lines)
+
+
+def pixels() -> str:
+    """What of BN-ReLU's training accuracy is the pictures': the first epochs by Adam, coded once and coded twice."""
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))["runs"]["bn-relu-adam"]["train_accuracy"]
+    (gpu,) = read(REPORT).cell("bn-relu-adam", "intended").records
+    here = {run.dataset["name"]: run for run in run_files.read_all(PIXELS).records}
+    once, twice = here.pop(gpu.dataset["name"]), here.pop(AGAIN)
+    rows = {
+        "recorded by the report, official pixels": recorded,
+        f"{gpu.environment['device']}, compiled, pixels coded as JPEG once": _train(gpu),
+        "two cores, not compiled, the same pixels": _train(once),
+        "the same, pixels coded once more": _train(twice),
+    }
+    epochs = range(1, min(len(_train(once)), len(_train(twice))) + 1)
+    lines = [
+        f"| bn-relu-adam, training accuracy after epoch | {' | '.join(map(str, epochs))} |",
+        f"|---|{'---|' * len(epochs)}",
+    ]
+    for name, values in rows.items():
+        lines.append(f"| {name} | {' | '.join(f'{100 * values[epoch - 1]:.1f}' for epoch in epochs)} |")
+    return "\n".join(lines)
+
+
+def _train(run: run_files.Record) -> list[float]:
+    return [epoch["train_accuracy"] for epoch in run.metrics]
 
 
 def draw(folder: Path) -> Path:
