@@ -83,6 +83,7 @@ def test_what_was_done_is_written_when_the_time_is_over(
     )
     slow = (str(tests), "-c", os.devnull, "--rootdir", str(tmp_path))
     monkeypatch.setattr(gpu, "REHEARSED_TESTS", {"tests/layers": slow, "train/tests": (*slow, "-k", "quick")})
+    monkeypatch.setattr(gpu, "REHEARSED_RUNS", {})
     monkeypatch.setattr(gpu, "WRITTEN_EVERY_SECONDS", 0.2)
     file = tmp_path / "gpu.json"
     # The time passes when the slow test has begun, whatever the machine's pace.
