@@ -12,6 +12,8 @@ import os
 import pytest
 import torch
 
+from evonorm.layers.kernels import triton as room
+from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 from evonorm.layers.kernels.cpu import library
 from evonorm.layers.table import TABLE, get
 from tests.layers.yardstick import check
@@ -66,3 +68,18 @@ def hold(row, x, dy, p, *, running=None, **options) -> None:
     running = on_device(running) if running else None
     options.setdefault("groups", groups_of(row, x.shape[1]))
     check(row, x.to(DEVICE), dy.to(DEVICE), on_device(p), running=running, backend="triton", **options)
+
+
+def two_phases_are_backward(name, x, dy, p) -> None:
+    """With one replica, whose totals are the sum, the two phases give what one backward gives. x: (2, 6, 5, 3)."""
+    x, dy, p = x.to(DEVICE), dy.to(DEVICE), on_device(p)
+    stats, batch = x.new_empty(2, 2, 6), x.new_empty(2, 6)
+    call = Call(x, p["weight"], p["bias"], p.get("v"), batch, library.ROWS.index(name), 1, 1e-5)
+    room.forward(call, False, stats, None)
+    together, apart = (Gradients.empty(call, dy, stats, 30.0, apart=twice) for twice in (False, True))
+    room.backward(call, together)
+    for phase in (REDUCE, APPLY):
+        room.backward(call, apart, phase)
+    for part in ("dx", "weight", "bias", "extra"):
+        ours, theirs = getattr(together, part), getattr(apart, part)
+        assert ours is theirs is None or torch.equal(ours, theirs)

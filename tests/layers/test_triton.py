@@ -18,10 +18,21 @@ import torch
 from evonorm import NormActivation, norm_act
 from evonorm.layers import kernels, reference
 from evonorm.layers.kernels import triton as room
-from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
 from evonorm.layers.kernels.cpu import library
 from evonorm.layers.table import Setting, get
-from tests.layers.on_triton import DEVICE, EACH_WAY, KINDS, MARKS, ROWS, SERVED, WAYS, force, hold, on_device
+from tests.layers.on_triton import (
+    DEVICE,
+    EACH_WAY,
+    KINDS,
+    MARKS,
+    ROWS,
+    SERVED,
+    WAYS,
+    force,
+    hold,
+    on_device,
+    two_phases_are_backward,
+)
 from tests.layers.yardstick import case, laid, noise, parameters, results, trains
 
 # Where there is no Triton, on_triton ends this here.
@@ -253,19 +264,7 @@ def test_until_measured_a_gpu_gets_them_only_by_name() -> None:
 @pytest.mark.parametrize("name", ["evonorm-b0", "evonorm-b1", "bn-relu"])
 def test_the_two_phases_of_replicas_are_backward(name) -> None:
     """With one replica, whose totals are the sum."""
-    _, x, dy, p = case(get(name), (2, 6, 5, 3), torch.float32, False)
-    x, dy, p = x.to(DEVICE), dy.to(DEVICE), on_device(p)
-    parameters = (p["weight"], p["bias"], p.get("v"))
-    stats, batch = x.new_empty(2, 2, 6), x.new_empty(2, 6)
-    call = Call(x, *parameters, batch, library.ROWS.index(name), 1, 1e-5)
-    room.forward(call, False, stats, None)
-    together, apart = (Gradients.empty(call, dy, stats, 30.0, apart=twice) for twice in (False, True))
-    room.backward(call, together)
-    for phase in (REDUCE, APPLY):
-        room.backward(call, apart, phase)
-    for name in ("dx", "weight", "bias", "extra"):
-        ours, theirs = getattr(together, name), getattr(apart, name)
-        assert ours is theirs is None or torch.equal(ours, theirs)
+    two_phases_are_backward(name, *case(get(name), (2, 6, 5, 3), torch.float32, False)[1:])
 
 
 SIZES = [

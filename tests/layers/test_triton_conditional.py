@@ -8,11 +8,20 @@ import pytest
 import torch
 
 from evonorm import NormActivation, norm_act
-from evonorm.layers.kernels import triton as room
-from evonorm.layers.kernels.call import APPLY, REDUCE, Call, Gradients
-from evonorm.layers.kernels.cpu import library
 from evonorm.layers.table import get
-from tests.layers.on_triton import DEVICE, EACH_WAY, KINDS, MARKS, ROWS, SERVED, WAYS, force, hold, on_device
+from tests.layers.on_triton import (
+    DEVICE,
+    EACH_WAY,
+    KINDS,
+    MARKS,
+    ROWS,
+    SERVED,
+    WAYS,
+    force,
+    hold,
+    on_device,
+    two_phases_are_backward,
+)
 from tests.layers.yardstick import case, noise, results
 
 pytestmark = MARKS
@@ -87,18 +96,7 @@ def test_second_derivatives_are_those_of_the_reference(row) -> None:
 @pytest.mark.parametrize("name", ["evonorm-b0", "bn-relu"])
 def test_the_two_phases_of_replicas_are_backward(name) -> None:
     """With one replica, whose totals are the sum: each sample's share of it is times its own weight."""
-    _, x, dy, p = conditional(get(name), (2, 6, 5, 3))
-    x, dy, p = x.to(DEVICE), dy.to(DEVICE), on_device(p)
-    stats, batch = x.new_empty(2, 2, 6), x.new_empty(2, 6)
-    call = Call(x, p["weight"], p["bias"], p.get("v"), batch, library.ROWS.index(name), 1, 1e-5)
-    room.forward(call, False, stats, None)
-    together, apart = (Gradients.empty(call, dy, stats, 30.0, apart=twice) for twice in (False, True))
-    room.backward(call, together)
-    for phase in (REDUCE, APPLY):
-        room.backward(call, apart, phase)
-    for name in ("dx", "weight", "bias", "extra"):
-        ours, theirs = getattr(together, name), getattr(apart, name)
-        assert ours is theirs is None or torch.equal(ours, theirs)
+    two_phases_are_backward(name, *conditional(get(name), (2, 6, 5, 3))[1:])
 
 
 def test_a_conditional_layer_trains_as_by_the_reference() -> None:

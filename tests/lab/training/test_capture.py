@@ -146,6 +146,7 @@ def test_what_cannot_be_recorded_is_said_once_and_run_plainly(tmp_path: Path, mo
     plain = train(RUNS["sgd"], pictures(), tmp_path / "plain")
     some = train(captured(RUNS["sgd"]), pictures(), tmp_path / "captured", watch=watch)
     assert curves(some) == curves(plain)
+    assert some.environment["sessions"][-1]["captured"] is False
     why = "cannot be captured, and is launched piece by piece: operation not permitted when stream is capturing"
     assert [why in line for line in said].count(True) == 2  # the step, and validation
 

@@ -47,6 +47,14 @@ def describe(run: Run, dataset: Dataset) -> None:
     summarize(run, "running")
 
 
+def amend(run: Run, **facts: Any) -> None:
+    """Corrects what the newest session says of itself."""
+    path = run.folder / "environment.json"
+    environment = run_files.read_json(path)
+    environment["sessions"][-1] |= facts
+    run_files.write_json(path, environment)
+
+
 def summarize(run: Run, status: str, *, diagnosis: dict[str, Any] | None = None, error: str | None = None) -> None:
     """Writes summary.json."""
     if not run.group.first:

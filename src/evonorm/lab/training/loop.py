@@ -70,7 +70,7 @@ class Run:
         self.seconds_before = 0.0
         # Looking waits for the device; several processes wait for one another in each step anyway.
         self.interval = config.check_steps or (CHECK_STEPS[device.type] if self.group.size == 1 else 1)
-        self.captured = capture.steps(self.work, watch.say, interval=self.interval) if config.capture else None
+        self.captured = capture.steps(self.work, self._uncaptured, interval=self.interval) if config.capture else None
         self._resume()
         keeping.describe(self, dataset)
         self.work.spread()
@@ -187,6 +187,10 @@ class Run:
         self.work.load(self._before)
         if self.captured:
             self.captured.forget()
+
+    def _uncaptured(self, why: str) -> None:
+        self.watch.say(why)
+        keeping.amend(self, captured=False)
 
     def _count(self, images: int, loss: float, sums: Mapping[str, float]) -> None:
         """A step is done and was sound: its mean loss, and its sums over so many images."""
