@@ -44,7 +44,7 @@ def add(commands: Any, given: Sequence[str] = ()) -> None:
     reproduce.add_argument("--seeds", nargs="+", type=int, default=None, metavar="SEED", help="one run for each seed")
     reproduce.add_argument("--out", default="runs", help="folder for the runs and the page report.html")
     reproduce.add_argument(
-        "--workers", type=int | None, default=None, help="runs at once; default: one a core, as memory allows"
+        "--workers", type=int | None, default=None, help="runs at once; default: one a core, as memory and GPUs allow"
     )
     add_time(reproduce)
     add_ray(reproduce)

@@ -55,7 +55,7 @@ def _add_commands(sweep: Parser) -> None:
     run.add_argument("file", metavar="FILE", help="W&B sweep configuration, YAML or JSON")
     run.add_argument("--out", required=True, metavar="FOLDER", help="folder of the sweep and its trials")
     run.add_argument(
-        "--workers", type=int | None, default=None, help="trials at once; default: one a core, as memory allows"
+        "--workers", type=int | None, default=None, help="trials at once; default: one a core, as memory and GPUs allow"
     )
     add_time(run)
     add_ray(run)

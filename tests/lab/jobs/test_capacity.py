@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import torch
 
 from evonorm.lab.jobs import executors
 from evonorm.lab.jobs.executors import capacity
-from evonorm.lab.jobs.executors.gpus import Gpu, gpus
+from evonorm.lab.jobs.executors.gpus import LOOKS, SETTLING_SECONDS, Gpu, Measured, Shared, gpus
 from evonorm.lab.jobs.job import Job, Outcome, Reporter
 
-TWO = "0, GPU-aaaa, 40000\n1, GPU-bbbb, 9000\n"
+TWO = "0, GPU-aaaa, 40000, 37\n1, GPU-bbbb, 9000, [N/A]\n"
 
 
 @pytest.fixture
@@ -41,15 +42,6 @@ def test_workers_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert executors.default_workers(None) == 8
 
 
-@pytest.mark.parametrize(("free", "workers"), [([80.0], 16), ([22.0], 5), ([22.0, 9.0], 7), ([1.0], 1), ([], 16)])
-def test_workers_by_the_memory_of_gpus(free: list[float], workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "cores", lambda: 16)
-    monkeypatch.setattr(capacity, "_free_gigabytes", lambda: 128.0)
-    there = [Gpu(str(number), gigabytes) for number, gigabytes in enumerate(free)]
-    assert executors.default_workers(3.5, there) == workers
-    assert executors.default_workers(None, there) == 16
-
-
 @pytest.mark.parametrize(
     ("visible", "names"),
     [(None, ["GPU-aaaa", "GPU-bbbb"]), ("1", ["GPU-bbbb"]), ("GPU-bbbb, 0", ["GPU-bbbb", "GPU-aaaa"]), ("", [])],
@@ -61,10 +53,13 @@ def test_gpus_that_are_visible(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpu.name for gpu in gpus()] == names
-    assert {gpu.free_gigabytes for gpu in gpus()} <= {40000 / 1024, 9000 / 1024}
+    told = {"GPU-aaaa": (40000 / 1024, 37.0), "GPU-bbbb": (9000 / 1024, None)}
+    assert all((gpu.free_gigabytes, gpu.busy) == told[gpu.name] for gpu in gpus())
 
 
-@pytest.mark.parametrize(("text", "exit_code"), [("", 0), (TWO, 9), ("0, GPU-aaaa, [N/A]\n", 0), ("No devices\n", 0)])
+@pytest.mark.parametrize(
+    ("text", "exit_code"), [("", 0), (TWO, 9), ("0, GPU-aaaa, [N/A], 5\n", 0), ("No devices\n", 0)]
+)
 def test_without_an_answer_there_are_none(text: str, exit_code: int, nvidia_smi: Any) -> None:
     nvidia_smi(text, exit_code)
     assert gpus() == []
@@ -89,7 +84,7 @@ class Tells:
 
 
 def test_workers_share_gpus_alike(tmp_path: Path) -> None:
-    processes: Any = executors.Processes(Tells(), 3, ["a", "b"])  # type: ignore[arg-type]
+    processes: Any = executors.Processes(Tells(), 3, Shared(["a", "b"]))  # type: ignore[arg-type]
     told: list[str] = []
     try:
         for number in range(3):
@@ -99,3 +94,101 @@ def test_workers_share_gpus_alike(tmp_path: Path) -> None:
     finally:
         processes.close()
     assert sorted(told) == ["a", "a", "b"]
+
+
+class MadeUp:
+    """A card of this memory and runs that take so much of it, and of its time, each; a clock that is moved by hand."""
+
+    def __init__(
+        self, gigabytes: float, each_gigabytes: float, each_busy: float | None, *, answers: bool = True
+    ) -> None:
+        self.now, self.runs, self.asked = 0.0, 0, 0
+        self._all, self._each, self._busy, self._answers = gigabytes, each_gigabytes, each_busy, answers
+        self.measured = Measured([self.gpu()], self.ask, lambda: self.now)
+
+    def gpu(self) -> Gpu:
+        busy = None if self._busy is None else min(100.0, self._busy * self.runs)
+        return Gpu("a", self._all - self._each * self.runs, busy)
+
+    def ask(self) -> dict[str, Gpu]:
+        self.asked += 1
+        return {"0": self.gpu()} if self._answers else {}
+
+    def place(self) -> str | None:
+        return self.measured.place({"a": self.runs})
+
+    def grown(self, seconds: float = 3_600.0) -> int:
+        end = self.now + seconds
+        while self.now < end:
+            if self.place():
+                self.runs += 1
+            self.now += 1.0
+        return self.runs
+
+
+@pytest.mark.parametrize(
+    ("card", "runs"),
+    [
+        (MadeUp(80.0, 3.0, 25.0), 4),  # 75 per cent of the time leaves room for a fourth, 100 for no fifth
+        (MadeUp(80.0, 3.0, 100.0), 1),
+        (MadeUp(10.0, 3.3, 5.0), 2),  # a third would fit, with nothing to spare
+        (MadeUp(80.0, 3.0, None), 26),  # where it does not tell, memory decides
+        (MadeUp(1.0, 0.9, 25.0), 1),  # there is always one
+        (MadeUp(80.0, 3.0, 25.0, answers=False), 1),
+    ],
+)
+def test_runs_are_added_while_the_gpu_is_idle_and_has_memory(card: MadeUp, runs: int) -> None:
+    assert card.grown() == runs
+
+
+def test_a_run_is_added_when_the_newest_has_settled_and_looks_agree() -> None:
+    card = MadeUp(80.0, 3.0, 25.0)
+    assert card.place() == "a"
+    card.runs = 1
+    assert card.place() is None
+    card.now = SETTLING_SECONDS - 1
+    assert card.place() is None
+    assert not card.asked
+    found = []
+    for look in range(LOOKS):
+        card.now = SETTLING_SECONDS + 1 + look
+        found.append(card.place())
+    assert found == [None] * (LOOKS - 1) + ["a"]
+    assert card.place() == "a"
+    assert card.asked == LOOKS  # not twice in a second
+    card.runs = 2
+    assert card.place() is None
+
+
+def test_a_second_gpu_has_its_first_run_before_the_first_has_two() -> None:
+    measured = Measured([Gpu("a", 80.0), Gpu("b", 80.0), Gpu("c", 1.0)], dict, lambda: 0.0)
+    assert measured.place({}) == "a"
+    assert measured.place({"a": 1}) == "b"
+    assert measured.place({"a": 1, "b": 1}) is None  # nor does c, whose memory others have, get any
+
+
+def test_workers_wait_until_there_is_room_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[Measured.__module__], "SETTLING_SECONDS", 0.0)
+    busy = 0.0
+    measured = Measured([Gpu("a", 80.0)], lambda: {"0": Gpu("a", 76.0, busy)}, iter(range(10_000)).__next__)
+    processes: Any = executors.Processes(Tells(), 3, measured)  # type: ignore[arg-type]
+    try:
+        started = 0
+        for _ in range(4 * LOOKS):
+            if processes.free():
+                processes.submit(Job(started, {}, tmp_path / str(started), tmp_path))
+                started += 1
+                busy = 50.0 * started
+    finally:
+        processes.close()
+    assert started == 2
+
+
+def test_a_number_of_workers_that_was_given_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    target: Any = Tells()
+    there = [Gpu("a", 80.0), Gpu("b", 80.0)]
+    for workers, found, kind in ((None, there, Measured), (5, there, Shared), (None, [], type(None))):
+        monkeypatch.setattr(executors, "gpus", lambda found=found: found)
+        made: Any = executors.make(target, workers=workers)
+        assert type(made._gpus) is kind
+        assert made.slots == (workers or executors.cores())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.executors.capacity import TRAINING_GB, cores, default_workers
-from evonorm.lab.jobs.executors.gpus import gpus
+from evonorm.lab.jobs.executors.gpus import Measured, Shared, gpus
 from evonorm.lab.jobs.executors.in_process import InThisProcess
 from evonorm.lab.jobs.executors.interface import Ended, Executor, Lost, Message, Moved, Told
 from evonorm.lab.jobs.executors.processes import Processes
@@ -38,12 +38,12 @@ def make(
 ) -> Executor:
     """The executor that these options choose.
 
-    workers: trials at once; 0: in this process, one after another; default: as many as cores (or Ray's nodes), memory
-    and GPUs' memory hold. Several GPUs share them alike. ray: `local`, or a cluster's address, or `auto`.
-    cpus_per_trial, gpus_per_trial: of each of Ray's tasks, fractions too; default: one processor, and one GPU where
-    there is any. gigabytes_each: of memory a trial takes (TRAINING_GB for this lab's training). most: trials that there
-    are; fewer than cores share them alike. Raises UserError for options that do not go together, and if Ray is not
-    there.
+    workers: trials at once; 0: in this process, one after another; default: as many as cores (or Ray's nodes) and
+    memory hold, on GPUs as many as keep them busy and their memory holds, which is measured as trials are added. ray:
+    `local`, or a cluster's address, or `auto`. cpus_per_trial, gpus_per_trial: of each of Ray's tasks, fractions too;
+    default: one processor, and one GPU where there is any. gigabytes_each: of memory a trial takes (TRAINING_GB for
+    this lab's training). most: trials that there are; fewer than cores share them alike. Raises UserError for options
+    that do not go together, and if Ray is not there.
     """
     if workers is not None and workers < 0:
         raise UserError(f"workers must be 0 or above: got {workers}")
@@ -54,8 +54,9 @@ def make(
         if workers == 0:
             return InThisProcess(target)
         there = gpus()
-        workers = workers or default_workers(gigabytes_each, there)
-        return Processes(target, min(workers, most or workers), [gpu.name for gpu in there])
+        shared = Shared([gpu.name for gpu in there]) if workers else Measured(there)
+        workers = workers or default_workers(gigabytes_each)
+        return Processes(target, min(workers, most or workers), shared if there else None)
     if workers == 0:
         raise UserError("workers=0, which runs trials in this process, does not go with ray; leave one of them out")
     if cpus_per_trial is not None and cpus_per_trial <= 0:

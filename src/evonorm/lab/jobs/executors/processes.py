@@ -8,7 +8,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -16,6 +17,7 @@ from typing import Any
 
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs.executors.capacity import cores
+from evonorm.lab.jobs.executors.gpus import Shared
 from evonorm.lab.jobs.executors.interface import Ended, Lost, Message, Moved, Told, cannot_travel, logged_attempt
 from evonorm.lab.jobs.job import Job, Target, plain
 
@@ -25,13 +27,13 @@ _PR_SET_PDEATHSIG = 1
 class Processes:
     """Worker processes on this machine, kept from trial to trial; each gets its share of the cores as threads.
 
-    gpus: by the names that CUDA_VISIBLE_DEVICES knows; of several, a worker sees the one that has the fewest.
+    gpus: tell which of them a further worker goes to, and whether it has to wait; of several a worker sees that one.
 
     Workers start as they are needed and die with this process, even by kill -9. What a trial prints goes into its
     log.txt. Where OMP_NUM_THREADS is set already, it stays.
     """
 
-    def __init__(self, target: Target, workers: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, target: Target, workers: int, gpus: Shared | None = None) -> None:
         self.slots, self._gpus = workers, gpus
         self._target = target
         self._threads = max(1, cores() // workers)
@@ -39,7 +41,11 @@ class Processes:
 
     def free(self) -> int:
         """See Executor."""
-        return self.slots - sum(worker.job is not None for worker in self._workers)
+        idle = sum(worker.job is None for worker in self._workers)
+        further = self.slots - len(self._workers)
+        if self._gpus is None or not further:
+            return idle + further
+        return idle + (self._gpus.place(self._runs()) is not None)
 
     def submit(self, job: Job) -> None:
         """See Executor."""
@@ -90,10 +96,10 @@ class Processes:
         process = context.Process(target=_work, args=(self._target, theirs, os.getpid()), daemon=False)
         own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(self._threads)}
         gpu = None
-        if len(self._gpus) > 1:
-            taken = [worker.gpu for worker in self._workers]
-            gpu = min(self._gpus, key=taken.count)
-            own["CUDA_VISIBLE_DEVICES"] = gpu
+        if self._gpus is not None:
+            gpu = self._gpus.place(self._runs()) or self._gpus.fewest(self._runs())
+            if len(self._gpus.names) > 1:
+                own["CUDA_VISIBLE_DEVICES"] = gpu
         with _environment(**own):
             try:
                 process.start()
@@ -105,6 +111,9 @@ class Processes:
                 raise UserError(cannot_travel(error)) from None
         theirs.close()
         return _Worker(process, ours, gpu)
+
+    def _runs(self) -> Counter[str]:
+        return Counter(worker.gpu for worker in self._workers if worker.gpu is not None)
 
     def _received(self, worker: _Worker) -> list[Message]:
         messages: list[Message] = []
