@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from evonorm import cli
 from evonorm.lab.errors import UserError
 from evonorm.lab.jobs import executors
 from evonorm.lab.jobs.executors.on_ray import OnRay
-from evonorm.lab.jobs.job import Function
+from evonorm.lab.jobs.job import Function, Job, Outcome, Reporter
 from evonorm.lab.jobs.training_job import Training
 from evonorm.lab.records import run_files
 from evonorm.lab.sweep import journal, schema
@@ -126,10 +127,28 @@ def test_a_program_runs_where_its_files_are(cluster: Any, tmp_path: Path, monkey
             assert (journal.trial_folder(tmp_path / out, trial.number) / "log.txt").exists()
 
 
+class Held(Training):
+    """Runs that wait after their second epoch until the gate is there: none ends before the other has begun."""
+
+    gate = Path()
+
+    def run(self, job: Job, reporter: Reporter) -> Outcome:
+        tell, told = reporter.tell, itertools.count(1)
+
+        def held(metrics: Mapping[str, Any]) -> None:
+            tell(metrics)
+            if next(told) == 2:
+                until(self.gate.exists)
+
+        reporter.tell = held  # type: ignore[method-assign]
+        return super().run(job, reporter)
+
+
 def test_a_sweep_outlives_a_node(cluster: Any, tmp_path: Path) -> None:
     """A run whose node is killed goes on from its checkpoint on another; it is lost once, and ends once."""
     node = started(cluster, num_cpus=2)
-    target = Training({**TINY, "epochs": 8}, "fingerprint", sources=[("classification", "digits")])
+    target = Held({**TINY, "epochs": 4}, "fingerprint", sources=[("classification", "digits")])
+    target.gate = tmp_path / "gate"
     grid = {"learning_rate": {"values": [1e-3, 2e-3]}}
     sweep = schema.parse({"method": "grid", "metric": {"name": "val_loss"}, "parameters": grid})
 
@@ -137,13 +156,14 @@ def test_a_sweep_outlives_a_node(cluster: Any, tmp_path: Path) -> None:
         # When both trials, of which one is on that node, have a checkpoint.
         until(lambda: len(list(tmp_path.glob("*/checkpoint.pt"))) == 2)
         cluster.remove_node(node, allow_graceful=False)
+        target.gate.touch()
 
     killer = threading.Thread(target=kill)
     executor = OnRay(target, address=cluster.address, workers=2)
     killer.start()
     result = drive(sweep, target, tmp_path, executor)
     killer.join()
-    assert [(trial.status, len(trial.history)) for trial in result.trials] == [("finished", 8)] * 2
+    assert [(trial.status, len(trial.history)) for trial in result.trials] == [("finished", 4)] * 2
     assert sorted((trial.errors, trial.deaths) for trial in result.trials) == [(0, 0), (0, 1)]
     for trial in result.trials:
         sessions = run_files.read(tmp_path / str(trial.run)).environment["sessions"]
