@@ -6,7 +6,9 @@ gives wrong gradients in some programs (pytorch/pytorch#193061).
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
 
 import pytest
 import torch
@@ -53,3 +55,18 @@ def test_a_compiled_network_is_the_eager_one(layers: list[str]) -> None:
     assert len(found[0]) > 3 * len(layers)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * one.detach().abs().max().clamp(min=1).item())
+
+
+@pytest.mark.skipif(
+    "isolate_recompiles" not in inspect.signature(torch.compile).parameters, reason="this torch has no such argument"
+)
+def test_layers_compiled_apart_are_not_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/formats.md says; without the argument the ninth is not compiled any more."""
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    layers = [NormActivation(8, row.name, groups=4) for row in table.TABLE[: torch._dynamo.config.recompile_limit + 1]]
+    for isolated in (True, False):
+        torch.compiler.reset()
+        with contextlib.nullcontext() if isolated else pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            for layer in layers:
+                compiled = torch.compile(layer, backend="eager", isolate_recompiles=isolated)
+                compiled(torch.randn(2, layer.channels, 4, 4))
