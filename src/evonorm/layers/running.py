@@ -33,7 +33,9 @@ def blend(
     for name, batch in (("running_mean", mean), ("running_var", unbiased)):
         running = parameters.get(name)
         if running is not None:
-            taken = batch.detach().flatten().to(running.dtype)
+            taken = batch.detach()
+            if taken.dim() != 1 or taken.dtype is not running.dtype:  # each costs as much as a small map's mean
+                taken = taken.flatten().to(running.dtype)
             if isinstance(count, Tensor):
                 taken = torch.where(count > 0, taken, running)
             unwatched(running).lerp_(taken, momentum)

@@ -113,9 +113,8 @@ def evaluate(
 
         y, batch, count = replicas.evaluate(call)
     else:
-        if not torch.compiler.is_compiling() and not setting.training and _unwatched(x):
-            return operators.infer(call)
-        y, _, batch = operators.FORWARD(*call)
+        seen = torch.compiler.is_compiling() or not operators.unwatched(x, weight, bias, extra)
+        y, batch = operators.FORWARD(*call)[::2] if seen else operators.direct(call)
         count = x.numel() // x.shape[1]
     if row.running and setting.training:
         running.blend(row, parameters, batch[0], batch[1], count, setting.momentum)
@@ -134,12 +133,6 @@ def warn_once() -> None:
         warnings.warn(f"evonorm: {why}; layers are composed of tensor operations, several times slower", stacklevel=4)
 
 
-def _unwatched(x: Tensor) -> bool:
-    """Whether neither autograd nor a mode of torch's dispatcher, nor a kind of tensor, must see torch.ops.evonorm."""
-    modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
-    return torch.is_inference_mode_enabled() and type(x) is Tensor and modes is not None and not modes()
-
-
 def _transformed() -> bool:
     active = getattr(torch._C, "_are_functorch_transforms_active", None)
     return bool(active is not None and active())
@@ -149,4 +142,5 @@ def _running_moments(parameters: dict[str, Tensor | None]) -> Tensor:
     var = parameters["running_var"]
     assert var is not None, "norm_act checks that running statistics are there when not training"
     mean = parameters.get("running_mean")
-    return torch.stack([torch.zeros_like(var) if mean is None else mean, var]).float()
+    moments = torch.stack([torch.zeros_like(var) if mean is None else mean, var])
+    return moments if moments.dtype is torch.float32 else moments.float()

@@ -85,7 +85,10 @@ class Gradients(NamedTuple):
     def like(self, given: tuple[Tensor | None, ...]) -> list[Tensor | None]:
         """Those of weight, bias and extra in the dtypes of these; None where one is None."""
         found = (self.weight, self.bias, self.extra)
-        return [None if p is None or g is None else g.to(p.dtype) for p, g in zip(given, found, strict=True)]
+        return [
+            g if p is None or g is None or p.dtype is g.dtype else g.to(p.dtype)
+            for p, g in zip(given, found, strict=True)
+        ]
 
 
 class Kernels(Protocol):

@@ -15,10 +15,12 @@ for the kernels of x's device; "triton" for those of the GPU, which Triton's int
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from evonorm.layers import reference
 from evonorm.layers.kernels import triton
@@ -38,6 +40,8 @@ _library.define(
 )
 _OF_BATCH = tuple(bool(get(name).running) for name in ROWS)
 _OF_SAMPLE = tuple(get(name).reading.of_sample for name in ROWS)
+# How many modes of torch's dispatcher are on; a torch that does not tell may have one.
+_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 
 
 def of_batch(row: int) -> bool:
@@ -55,37 +59,63 @@ def of(call: Call) -> Kernels:
     return triton if call.x.is_cuda or call.room == "triton" else library
 
 
-def infer(call: Call) -> Tensor:
-    """y alone, of plain tensors in evaluation: forward without the dispatcher, which costs as much as a small map."""
-    call = call.prepared()
-    y = torch.empty_like(call.x)
-    of(call).forward(call, call.batch is not None, None, y)
-    return y
+def unwatched(*tensors: Tensor | None) -> bool:
+    """Whether of tracers, modes of torch's dispatcher, kinds of tensors, forward-mode derivatives and profilers none
+    must see torch.ops.evonorm.
+    """
+    return (
+        all(t is None or type(t) is Tensor or type(t) is nn.Parameter for t in tensors)
+        and not _modes()
+        and not torch._C._autograd._profiler_enabled()
+        and forward_ad._current_level < 0
+    )
+
+
+def direct(call: Call) -> tuple[Tensor, Tensor | None]:
+    """y and the batch's moments, None where they are given or not needed: forward without torch's dispatcher.
+
+    The dispatcher and what Python registers with it cost more than a small map's arithmetic. Only where nothing but
+    autograd must see the operator: see `unwatched`.
+    """
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call[:4]):
+        y, batch = _Direct.apply(*call)
+        return y, batch
+    y, _, taken = _computed(call, keeps=False)
+    return y, taken
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    call = Call(*arguments).prepared()
-    y, stats, taken = _results(call)
-    given = call.batch is not None
-    if not given and of_batch(call.row):
+    call = Call(*arguments)
+    y, stats, taken = _computed(call, keeps=True)
+    nothing = call.x.new_empty(0, dtype=torch.float32)
+    return y, nothing if stats is None else stats, nothing.clone() if taken is None else taken
+
+
+def _computed(call: Call, *, keeps: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """y, and what backward needs beside x: stats, if they are kept, and the batch's moments, if they are taken."""
+    call = call.prepared()
+    x, given = call.x, call.batch is not None
+    n, c = x.shape[:2]
+    taken = None
+    if not given and _OF_BATCH[call.row]:
+        taken = x.new_empty((2, c), dtype=torch.float32)
         call = call._replace(batch=taken)
-    of(call).forward(call, given, stats if of_sample(call.row) else None, y)
+    stats = x.new_empty((n, 2, c), dtype=torch.float32) if keeps and _OF_SAMPLE[call.row] else None
+    y = torch.empty_like(x)
+    of(call).forward(call, given, stats, y)
     return y, stats, taken
-
-
-def _results(call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    n, c = call.x.shape[:2]
-    takes = call.batch is None and of_batch(call.row)
-    return (
-        torch.empty_like(call.x),
-        call.x.new_empty((n, 2, c) if of_sample(call.row) else (0,), dtype=torch.float32),
-        call.x.new_empty((2, c) if takes else (0,), dtype=torch.float32),
-    )
 
 
 def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     call = Call(*arguments)
-    return _results(call._replace(x=dense(call.x)))
+    x = dense(call.x)
+    n, c = x.shape[:2]
+    takes = call.batch is None and of_batch(call.row)
+    return (
+        torch.empty_like(x),
+        x.new_empty((n, 2, c) if of_sample(call.row) else (0,), dtype=torch.float32),
+        x.new_empty((2, c) if takes else (0,), dtype=torch.float32),
+    )
 
 
 def _backward(
@@ -180,3 +210,32 @@ def _backward_of_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ..
 
 torch.library.register_autograd("evonorm::forward", _backward_of_forward, setup_context=_save_forward, lib=_library)
 torch.library.register_autograd("evonorm::backward", _backward_of_backward, setup_context=_save_backward, lib=_library)
+
+
+class _Direct(torch.autograd.Function):
+    """The operator without the dispatcher. Its backward may be watched all the same, then it is the operator's."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor | None]:
+        call = Call(*arguments)
+        y, stats, taken = _computed(call, keeps=True)
+        moments = taken if taken is not None else call.batch if of_batch(call.row) else None
+        ctx.setting = call[5:]
+        ctx.batch_count = 0.0 if taken is None else float(call.x.numel() // call.x.shape[1])
+        ctx.save_for_backward(call.x, call.weight, call.bias, call.extra, stats, moments)
+        if taken is not None:
+            ctx.mark_non_differentiable(taken)
+        ctx.set_materialize_grads(False)
+        return y, taken
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *unused: Any) -> tuple[Any, ...]:
+        if dy is None:
+            return (None,) * 9
+        x, weight, bias, extra, stats, batch = ctx.saved_tensors
+        compute = BACKWARD if torch.is_grad_enabled() or not unwatched(dy) else _backward
+        stats = x.new_empty(0, dtype=torch.float32) if stats is None else stats
+        row, groups, eps, room = ctx.setting
+        dx, *others = compute(dy, x, weight, bias, extra, stats, batch, row, groups, eps, ctx.batch_count, room)
+        kept = [None if p is None else g for p, g in zip((weight, bias, extra), others, strict=True)]
+        return (dx, *kept, None, None, None, None, None)
