@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import of_keras, of_plan, of_report, of_speed, of_tasks
+from benchmarks import of_gpu, of_keras, of_plan, of_report, of_speed, of_tasks
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +28,7 @@ BLOCKS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/speed.md", "cpu", of_speed.cpu),
     ("docs/speed.md", "network", of_speed.network),
     ("docs/speed.md", "gpu", of_speed.gpu),
+    ("docs/speed.md", "fused", of_gpu.tables),
     ("docs/kernels.md", "plan", of_plan.planned),
     ("docs/detection.md", "runs", of_tasks.detection),
     ("docs/synthesis.md", "runs", of_tasks.synthesis),
