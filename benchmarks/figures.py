@@ -9,9 +9,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks import of_gpu, of_keras, of_plan, of_report, of_speed, of_tasks
+from benchmarks import of_gpu, of_keras, of_pixels, of_plan, of_report, of_short, of_speed, of_tasks
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,8 +24,12 @@ BLOCKS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "gpu", of_speed.gpu_told),
     ("docs/results.md", "answer", of_report.whole),
     ("docs/results.md", "training", of_report.training),
-    ("docs/results.md", "pixels", of_report.pixels),
+    ("docs/results.md", "pixels", of_pixels.table),
     ("docs/which-layer.md", "standing", of_report.standing),
+    ("docs/which-layer.md", "rates", of_short.rates),
+    ("docs/which-layer.md", "batches", partial(of_short.answers, "batch-size")),
+    ("docs/which-layer.md", "networks", partial(of_short.answers, "architectures")),
+    *(("docs/short-runs.md", name, shown) for name, shown in of_short.BLOCKS),
     ("docs/speed.md", "cpu", of_speed.cpu),
     ("docs/speed.md", "network", of_speed.network),
     ("docs/speed.md", "gpu", of_speed.gpu),
@@ -53,7 +58,8 @@ def main() -> None:
         print(f"{file}: {name}")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(of_report.draw(Path(folder)), ROOT / "docs" / "results.png")
-    print("docs/results.png")
+    for picture in (ROOT / "docs" / "results.png", *of_short.draw(ROOT / "docs")):
+        print(picture.relative_to(ROOT))
 
 
 if __name__ == "__main__":

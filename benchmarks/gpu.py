@@ -1,8 +1,8 @@
 """What only a GPU can show, by one command that writes one file: tests on the device, then times.
 
 `make gpu`, or `python -m benchmarks.gpu --out gpu.json [--only tests|train|bench ...] [--for 9m]` with src on the path.
-A plain Python with torch, Triton, pytest, hypothesis, numpy and rich will do. What is most likely wrong comes first.
-The file is written every few seconds; steps that are in it already and are not taken again stay. `--device cpu`
+A plain Python with torch, Triton, pytest, hypothesis, numpy, rich and Pillow will do. What is most likely wrong comes
+first. The file is written every few seconds; steps that are in it already and are not taken again stay. `--device cpu`
 rehearses all of it on the processor, at sizes that tell nothing.
 """
 

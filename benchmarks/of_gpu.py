@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from evonorm.lab.analysis.conditions import distinct
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "gpu"
 LARGE, SMALL = [256, 256, 56, 56], [128, 96, 32, 32]
@@ -47,8 +49,11 @@ def _found(folder: Path) -> list[Steps]:
 
 
 def _of_card(steps: Steps) -> list[str]:
-    about = next(iter(steps.values()))["conditions"]
-    versions = f"torch {about['torch']}, Triton {about['triton']}, CUDA {about['cuda']}, commit {about['commit']}"
+    about = [step["conditions"] for step in steps.values()]  # a file may be filled by several calls
+    versions = ", ".join(
+        f"{title} {distinct(one[key] for one in about)}"
+        for title, key in (("torch", "torch"), ("Triton", "triton"), ("CUDA", "cuda"), ("commit", "commit"))
+    )
     lines = [f"**{_card(steps)}**, {versions}. {_tests(steps)}"]
     for shape in (LARGE, SMALL):
         rows = _layers(steps, shape)
@@ -57,7 +62,7 @@ def _of_card(steps: Steps) -> list[str]:
 
 
 def _card(steps: Steps) -> str:
-    return f"one {next(iter(steps.values()))['conditions']['device']}"
+    return f"one {distinct(step['conditions']['device'] for step in steps.values())}"
 
 
 def _tests(steps: Steps) -> str:
@@ -118,7 +123,7 @@ def _runs(steps: Steps) -> list[str]:
         return []
     lines = ["| layer | kernels | step | augmented | images a second |", "|---|---|---|---|---|"]
     for row in rows:
-        speed = row["trouble"] or f"{row['median']:,.0f}"
+        speed = row["trouble"] or ("not run" if row["median"] is None else f"{row['median']:,.0f}")
         kernels = "Triton" if row["backend"] == "triton" else "torch's operations"
         step = "a CUDA graph" if row["captured"] else "eager"
         lines.append(f"| `{row['layer']}` | {kernels} | {step} | {'yes' if row['augmented'] else 'no'} | {speed} |")

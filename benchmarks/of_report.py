@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks import of_pixels
 from evonorm.lab.analysis import answer, claims
 from evonorm.lab.analysis.comparison import Comparison, percent, read, summarize
 from evonorm.lab.pages import page
-from evonorm.lab.records import run_files
 from evonorm.lab.records.report import REPORT_RUNS, Variant
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "results" / "full-budget-h200"
-PIXELS = ROOT / "results" / "pixels-two-cores"
-OFFICIAL, AGAIN = "cifar10-official.zip", "again.zip"
 RECORDED = ROOT / "results" / "report-recorded" / "bn-relu.json"
-# Rows of the table of pictures.
-RECORDED_ROW = "recorded by the report"
-HERE, COPIES = "two cores, official pixels", "NVIDIA H200, compiled, JPEG copies of them"
-TITLES = {"adam": "Adam", "sgd": "SGD"}
 # What a row of the table stands for: its name, and the runs without and with augmentation.
 ROWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Variant], ...] = (
     ("BatchNorm-ReLU", ("bn-relu-sgd",), ("bn-relu-sgd-aug",), "intended"),
@@ -43,7 +37,7 @@ def short() -> str:
         "![Validation accuracy of every layer, with what the report recorded](docs/results.png)",
         "\n".join(_table(found)),
         "Mind: " + " ".join(found.caveats),
-        why_lower(),
+        of_pixels.sentence(),
         f"Every number is from [{_place(REPORT)}]({_place(REPORT)}); `evonorm report {_place(REPORT)}` draws "
         "the page, and [docs/results.md](docs/results.md) says more.",
     ]
@@ -81,71 +75,6 @@ def training() -> str:
             told = " | ".join(f"{100 * here[epoch][key]:.1f}" for epoch in recorded["epochs"])
             lines.append(f"| {id}, {what}, here | {told} |")
     return "\n".join(lines)
-
-
-def pixels() -> str:
-    """What of BN-ReLU's training accuracy is the pictures': the first epochs, official pixels beside copies of them."""
-    rows: dict[str, dict[str, list[float]]] = {}
-    closed = []
-    for optimizer, runs in _pixels().items():
-        last = len(runs[HERE])
-        reached, recorded = (100 * (runs[name][last - 1] - runs[COPIES][last - 1]) for name in (HERE, RECORDED_ROW))
-        closed.append(f"with {TITLES[optimizer]}, for {reached:.1f} of the {recorded:.1f} points")
-        for name, values in runs.items():
-            rows.setdefault(name, {})[optimizer] = values[:last]
-    columns = [(optimizer, epoch) for optimizer, values in rows[HERE].items() for epoch in range(len(values))]
-    lines = [
-        "| BN-ReLU, training accuracy, %, after epoch | "
-        f"{' | '.join(f'{TITLES[optimizer]}, {epoch + 1}' for optimizer, epoch in columns)} |",
-        f"|---|{'---|' * len(columns)}",
-    ]
-    for name, by_optimizer in rows.items():
-        cells = [
-            f"{100 * by_optimizer[optimizer][epoch]:.1f}" if epoch < len(by_optimizer[optimizer]) else ""
-            for optimizer, epoch in columns
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    told = f"So the official pixels make up, {', '.join(closed)} of the lag after the last of these epochs."
-    return "\n".join([*lines, "", told])
-
-
-def why_lower() -> str:
-    """The README's sentence of it."""
-    off = [
-        abs(here - recorded)
-        for runs in _pixels().values()
-        for here, recorded in zip(runs[HERE], runs[RECORDED_ROW], strict=False)
-    ]
-    epochs = min(len(runs[HERE]) for runs in _pixels().values())
-    return (
-        "BatchNorm-ReLU lags what the report recorded from its first epoch on, and the pictures are why: on CIFAR-10's "
-        f"official pixels its first {epochs} epochs are within {100 * max(off):.1f} points of the report's training "
-        "accuracy ([the table](docs/results.md#why-batchnorm-relu-ends-lower-here)). Where each layer ends on them is "
-        "not measured."
-    )
-
-
-def _pixels() -> dict[str, dict[str, list[float]]]:
-    """optimizer -> row of the table -> training accuracy by epoch, as far as it ran."""
-    found, here = read(REPORT), run_files.read_all(PIXELS).records
-    notebook = json.loads(RECORDED.read_text(encoding="utf-8"))["runs"]
-    told: dict[str, dict[str, list[float]]] = {}
-    for optimizer in TITLES:
-        (gpu,) = found.cell(f"bn-relu-{optimizer}", "intended").records
-        assert gpu.environment["device"] in COPIES, gpu.environment
-        own = {run.dataset["name"]: _train(run) for run in here if run.config["optimizer"] == optimizer}
-        told[optimizer] = {
-            RECORDED_ROW: notebook[f"bn-relu-{optimizer}"]["train_accuracy"],
-            HERE: own[OFFICIAL],
-            "two cores, JPEG copies of them": own.get(gpu.dataset["name"], []),
-            COPIES: _train(gpu),
-            "two cores, the copies coded as JPEG once more": own.get(AGAIN, []),
-        }
-    return told
-
-
-def _train(run: run_files.Record) -> list[float]:
-    return [epoch["train_accuracy"] for epoch in run.metrics]
 
 
 def draw(folder: Path) -> Path:

@@ -40,9 +40,10 @@ def folder(tmp_path: Path) -> Path:
         "tests/triton": {"status": "exit code 1", "passed": 90, "failed": 2, "skipped": 1},
         "tests/layers": {"status": "the time was over", "passed": 5, "failed": 0, "skipped": 0},
         "bench/headline": {"status": "finished", "rows": rows()},
-        "train/speed": {"status": "finished", "rows": [run, {**run, "trouble": "no room"}]},
+        "train/speed": {"status": "finished", "rows": [run, {**run, "trouble": "no room"}, {**run, "median": None}]},
     }
     told = {name: {"conditions": CARD, "seconds": 1.0, **step} for name, step in steps.items()}
+    told["train/speed"]["conditions"] = {**CARD, "commit": "def"}  # taken later
     (tmp_path / "made-up.json").write_text(json.dumps({"steps": told}))
     return tmp_path
 
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_card_is_told_with_its_failures(folder: Path) -> None:
     text = of_gpu.tables(folder)
     for expected in (
-        "**one NVIDIA Made-up**, torch 2.11.0, Triton 3.6.0, CUDA 13.0, commit abc.",
+        "**one NVIDIA Made-up**, torch 2.11.0, Triton 3.6.0, CUDA 13.0, commit abc, def.",
         "tests/triton: 90 passed, 2 failed, 1 skipped; tests/layers: 5 passed, 0 failed, 0 skipped (the time was over)",
         "(256, 256, 56, 56), forward + backward, bf16:",
         "| evonorm-s0 kernel | 1 | 2 | 2.5 | 16 | 0.04 | 2.5 |",  # the floor: five passes, a copy is two of 0.2 ms
@@ -58,6 +59,7 @@ def test_a_card_is_told_with_its_failures(folder: Path) -> None:
         "| relu | red: wrong | | | | | |",
         "| `none` | torch's operations | eager | no | 12,346 |",
         "| `none` | torch's operations | eager | no | no room |",
+        "| `none` | torch's operations | eager | no | not run |",
     ):
         assert expected in text
     assert text.index("| copy |") < text.index("| evonorm-s0 kernel |") < text.index("| batch_norm+relu |")

@@ -60,12 +60,15 @@ def test_a_compiled_network_is_the_eager_one(layers: list[str]) -> None:
 @pytest.mark.skipif(
     "isolate_recompiles" not in inspect.signature(torch.compile).parameters, reason="this torch has no such argument"
 )
-def test_layers_compiled_apart_are_not_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_compiled_apart_are_not_counted_together(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """As docs/formats.md says; without the argument the ninth is not compiled any more."""
     monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     layers = [NormActivation(8, row.name, groups=4) for row in table.TABLE[: torch._dynamo.config.recompile_limit + 1]]
     for isolated in (True, False):
         torch.compiler.reset()
+        request.addfinalizer(torch.compiler.reset)  # or a later test would run uncompiled
         with contextlib.nullcontext() if isolated else pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
             for layer in layers:
                 compiled = torch.compile(layer, backend="eager", isolate_recompiles=isolated)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils import checkpoint as checkpoints
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import evonorm
@@ -43,10 +44,11 @@ def x(request: pytest.FixtureRequest) -> Tensor:
     return values.to(request.param).to(memory_format=torch.channels_last).requires_grad_()
 
 
-def taken(layer: evonorm.NormActivation, x: Tensor, *, twice: bool) -> Iterator[Tensor]:
+def taken(layer: evonorm.NormActivation, x: Tensor, *, twice: bool, watched: bool) -> Iterator[Tensor]:
     """y, gradients, running statistics; second derivatives too."""
     layer.zero_grad()
     y = layer(x)
+    assert (type(y.grad_fn).__name__ == "_DirectBackward") is not watched
     inputs = [x, *layer.parameters()]
     first = torch.autograd.grad(y.float().square().sum(), inputs, create_graph=twice)
     yield from (y, *first, *layer.buffers())
@@ -62,7 +64,7 @@ def test_the_same_bits_with_and_without_the_dispatcher(name: str, training: bool
     for watched in (Watched(), None):
         layer = evonorm.NormActivation(16, name, groups=4, device=DEVICE).train(training)
         with watched or nullcontext():
-            found.append(list(taken(layer, x, twice=twice)))
+            found.append(list(taken(layer, x, twice=twice, watched=watched is not None)))
         if watched:
             assert watched.ours[:2] == SEEN
     assert len(found[0]) == len(found[1])
@@ -110,11 +112,66 @@ def test_a_profile_names_the_operators(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_without_gradients_nothing_is_kept(name: str, x: Tensor) -> None:
+def test_without_gradients_nothing_is_kept(name: str, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = evonorm.NormActivation(16, name, groups=4, device=DEVICE)
+    kept, computed = [], operators._computed
+
+    def noted(call: Any, *, keeps: bool) -> Any:
+        found = computed(call, keeps=keeps)
+        kept.append(found[1] is not None)
+        return found
+
+    monkeypatch.setattr(operators, "_computed", noted)
     with torch.no_grad():
         y = layer(x)
     frozen = layer.requires_grad_(False)(x.detach())
+    assert kept == [False, False]
     assert not y.requires_grad
     assert not frozen.requires_grad
+    layer(x)
+    assert kept[2] is operators.of_sample(kernels.ROWS.index(layer.layer))
     torch.testing.assert_close(frozen, y, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch goes over the batch one by one
+@pytest.mark.parametrize("name", ["evonorm-s0", "evonorm-b0", "bn-relu"])
+def test_a_batch_of_cotangents(name: str, x: Tensor) -> None:
+    """Both kinds of vmap go over an eager graph with tensors that have no memory of their own."""
+    layer = evonorm.NormActivation(16, name, groups=4, device=DEVICE)
+    y = layer(x)
+    cotangents = torch.randn(3, *y.shape, device=DEVICE).to(y.dtype)
+    one_by_one = torch.stack([torch.autograd.grad(y, x, c, retain_graph=True)[0] for c in cotangents])
+    (legacy,) = torch.autograd.grad(y, x, cotangents, is_grads_batched=True, retain_graph=True)
+    mapped = torch.func.vmap(lambda c: torch.autograd.grad(y, x, c, retain_graph=True)[0])(cotangents)
+    for found in (legacy, mapped):
+        torch.testing.assert_close(found, one_by_one, rtol=0, atol=0)
+
+
+def test_a_sign_that_is_told_beside_the_values(x: Tensor) -> None:
+    layer = evonorm.NormActivation(16, groups=4, device=DEVICE)
+    negated = torch._neg_view(x.detach())
+    torch.testing.assert_close(layer(negated), layer(-x.detach()), rtol=0, atol=0)
+    gradients = [torch.autograd.grad(layer(x), x, dy)[0] for dy in (negated, -x.detach())]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_checkpoint_whose_backward_is_watched(name: str, x: Tensor) -> None:
+    """It runs forward once more, as the operator, and holds what that keeps to what the eager call kept."""
+    layer = evonorm.NormActivation(16, name, groups=4, device=DEVICE)
+    y = checkpoints.checkpoint(layer, x, use_reentrant=False)
+    with Watched() as watched:
+        (found,) = torch.autograd.grad(y.float().sum(), x)
+    assert set(SEEN) <= set(watched.ours)
+    (plain,) = torch.autograd.grad(layer(x).float().sum(), x)
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)
+
+
+def test_compiled_autograd_sees_one_graph(x: Tensor) -> None:
+    layer = evonorm.NormActivation(16, groups=4, device=DEVICE)
+    (plain,) = torch.autograd.grad(layer(x).float().sum(), x)
+    torch.compiler.reset()
+    loss = layer(x).float().sum()
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        loss.backward()
+    torch.testing.assert_close(x.grad, plain, rtol=0, atol=0)

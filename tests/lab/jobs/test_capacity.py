@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -99,14 +100,14 @@ def test_workers_share_gpus_alike(tmp_path: Path) -> None:
 class MadeUp:
     """A card of this memory and runs that take so much of it, and of its time, each; a clock that is moved by hand."""
 
-    def __init__(
-        self, gigabytes: float, each_gigabytes: float, each_busy: float | None, *, answers: bool = True
-    ) -> None:
-        self.now, self.runs, self.asked = 0.0, 0, 0
+    def __init__(self, gigabytes: float, each_gigabytes: float, each_busy: float | None, answers: bool = True) -> None:
+        self.now, self.runs, self.asked, self.resting = 0.0, 0, 0, False
         self._all, self._each, self._busy, self._answers = gigabytes, each_gigabytes, each_busy, answers
         self.measured = Measured([self.gpu()], self.ask, lambda: self.now)
 
     def gpu(self) -> Gpu:
+        if self.resting:  # between two runs
+            return Gpu("a", self._all, 0.0)
         busy = None if self._busy is None else min(100.0, self._busy * self.runs)
         return Gpu("a", self._all - self._each * self.runs, busy)
 
@@ -117,11 +118,15 @@ class MadeUp:
     def place(self) -> str | None:
         return self.measured.place({"a": self.runs})
 
+    def begin(self) -> None:
+        self.runs += 1
+        self.measured.changed("a")
+
     def grown(self, seconds: float = 3_600.0) -> int:
         end = self.now + seconds
         while self.now < end:
             if self.place():
-                self.runs += 1
+                self.begin()
             self.now += 1.0
         return self.runs
 
@@ -134,7 +139,7 @@ class MadeUp:
         (MadeUp(10.0, 3.3, 5.0), 2),  # a third would fit, with nothing to spare
         (MadeUp(80.0, 3.0, None), 26),  # where it does not tell, memory decides
         (MadeUp(1.0, 0.9, 25.0), 1),  # there is always one
-        (MadeUp(80.0, 3.0, 25.0, answers=False), 1),
+        (MadeUp(80.0, 3.0, 25.0, False), 1),
     ],
 )
 def test_runs_are_added_while_the_gpu_is_idle_and_has_memory(card: MadeUp, runs: int) -> None:
@@ -144,7 +149,7 @@ def test_runs_are_added_while_the_gpu_is_idle_and_has_memory(card: MadeUp, runs:
 def test_a_run_is_added_when_the_newest_has_settled_and_looks_agree() -> None:
     card = MadeUp(80.0, 3.0, 25.0)
     assert card.place() == "a"
-    card.runs = 1
+    card.begin()
     assert card.place() is None
     card.now = SETTLING_SECONDS - 1
     assert card.place() is None
@@ -156,21 +161,41 @@ def test_a_run_is_added_when_the_newest_has_settled_and_looks_agree() -> None:
     assert found == [None] * (LOOKS - 1) + ["a"]
     assert card.place() == "a"
     assert card.asked == LOOKS  # not twice in a second
-    card.runs = 2
+    card.begin()
     assert card.place() is None
 
 
+def test_a_gap_between_two_runs_is_no_room() -> None:
+    card = MadeUp(80.0, 60.0, 60.0)
+    assert card.grown(300.0) == 1
+    card.resting = True  # one has ended, the next begins on the same worker
+    card.measured.changed("a")
+    asked = card.asked
+    card.grown(SETTLING_SECONDS - 1)
+    assert card.asked == asked
+    assert card.grown(300.0) == 1  # however long it is: the next may take what the last one took
+    assert card.asked > asked
+
+
+def test_a_card_that_is_full_or_silent_is_asked_less_often() -> None:
+    for card in (MadeUp(80.0, 3.0, 100.0), MadeUp(80.0, 3.0, 10.0, False)):
+        card.begin()
+        card.grown(630.0)
+        assert 55 <= card.asked <= 70  # every ten seconds, and not every second
+
+
 def test_a_second_gpu_has_its_first_run_before_the_first_has_two() -> None:
-    measured = Measured([Gpu("a", 80.0), Gpu("b", 80.0), Gpu("c", 1.0)], dict, lambda: 0.0)
-    assert measured.place({}) == "a"
-    assert measured.place({"a": 1}) == "b"
+    measured = Measured([Gpu("c", 1.0), Gpu("a", 70.0), Gpu("b", 80.0)], dict, lambda: 0.0)
+    assert measured.place({}) == "b"  # where most is free
+    assert measured.place({"b": 1}) == "a"
     assert measured.place({"a": 1, "b": 1}) is None  # nor does c, whose memory others have, get any
+    assert Measured([Gpu("c", 1.0), Gpu("d", 2.0)], dict, lambda: 0.0).place({}) == "d"
 
 
 def test_workers_wait_until_there_is_room_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[Measured.__module__], "SETTLING_SECONDS", 0.0)
     busy = 0.0
-    measured = Measured([Gpu("a", 80.0)], lambda: {"0": Gpu("a", 76.0, busy)}, iter(range(10_000)).__next__)
+    measured = Measured([Gpu("a", 80.0)], lambda: {"0": Gpu("a", 76.0, busy)}, itertools.count(0.0, 11.0).__next__)
     processes: Any = executors.Processes(Tells(), 3, measured)  # type: ignore[arg-type]
     try:
         started = 0
@@ -184,11 +209,16 @@ def test_workers_wait_until_there_is_room_on_a_gpu(tmp_path: Path, monkeypatch: 
     assert started == 2
 
 
-def test_a_number_of_workers_that_was_given_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_trainings_whose_number_is_not_given_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     target: Any = Tells()
     there = [Gpu("a", 80.0), Gpu("b", 80.0)]
-    for workers, found, kind in ((None, there, Measured), (5, there, Shared), (None, [], type(None))):
+    for workers, gigabytes, found, kind in (
+        (None, 3.5, there, Measured),
+        (5, 3.5, there, Shared),
+        (None, None, there, Shared),
+        (None, 3.5, [], type(None)),
+    ):
         monkeypatch.setattr(executors, "gpus", lambda found=found: found)
-        made: Any = executors.make(target, workers=workers)
+        made: Any = executors.make(target, workers=workers, gigabytes_each=gigabytes)
         assert type(made._gpus) is kind
-        assert made.slots == (workers or executors.cores())
+        assert made.slots == (workers or executors.default_workers(gigabytes))

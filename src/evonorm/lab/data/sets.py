@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import platformdirs
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -120,6 +119,8 @@ def load(source: str | None, *, cache_folder: Path | None = None, say: Say = pri
 
 def user_cache() -> Path:
     """Where what was decoded or drawn is kept: $EVONORM_CACHE, or the user's own cache."""
+    import platformdirs  # not needed for data that lies in memory
+
     return Path(os.environ.get("EVONORM_CACHE") or platformdirs.user_cache_path("evonorm"))
 
 

@@ -40,6 +40,7 @@ _library.define(
 )
 _OF_BATCH = tuple(bool(get(name).running) for name in ROWS)
 _OF_SAMPLE = tuple(get(name).reading.of_sample for name in ROWS)
+_functorch: Any = torch._C._functorch
 # How many modes of torch's dispatcher are on; a torch that does not tell may have one.
 _modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 
@@ -64,10 +65,21 @@ def unwatched(*tensors: Tensor | None) -> bool:
     must see torch.ops.evonorm.
     """
     return (
-        all(t is None or type(t) is Tensor or type(t) is nn.Parameter for t in tensors)
+        all(t is None or _plain(t) for t in tensors)
         and not _modes()
         and not torch._C._autograd._profiler_enabled()
         and forward_ad._current_level < 0
+    )
+
+
+def _plain(t: Tensor) -> bool:
+    """Whether its memory is its values: no subclass, no batch of vmap's, no sign or zero that is told beside."""
+    return (
+        (type(t) is Tensor or type(t) is nn.Parameter)
+        and not _functorch.is_legacy_batchedtensor(t)
+        and not _functorch.is_functorch_wrapped_tensor(t)
+        and not t.is_neg()
+        and not t._is_zerotensor()
     )
 
 
@@ -162,7 +174,10 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
     through = moments is not None and call.batch is None
     ctx.row, ctx.groups, ctx.eps, ctx.room = call[5:]
     ctx.batch_count = float(call.x.numel() // call.x.shape[1]) if through else 0.0
-    ctx.save_for_backward(call.x, *call.parameters, stats, moments)
+    kept = (
+        stats if of_sample(call.row) else None
+    )  # the same tensors as _Direct: a checkpoint may hold either to the other
+    ctx.save_for_backward(call.x, *call.parameters, kept, moments)
     ctx.mark_non_differentiable(stats, taken)
     ctx.set_materialize_grads(False)
 
@@ -171,6 +186,7 @@ def _backward_of_forward(ctx: Any, dy: Tensor | None, *unused: Any) -> tuple[Any
     if dy is None:
         return (None,) * 9
     x, weight, bias, extra, stats, batch = ctx.saved_tensors
+    stats = x.new_empty(0, dtype=torch.float32) if stats is None else stats
     gradients = BACKWARD(
         dy, x, weight, bias, extra, stats, batch, ctx.row, ctx.groups, ctx.eps, ctx.batch_count, ctx.room
     )
@@ -233,7 +249,8 @@ class _Direct(torch.autograd.Function):
         if dy is None:
             return (None,) * 9
         x, weight, bias, extra, stats, batch = ctx.saved_tensors
-        compute = BACKWARD if torch.is_grad_enabled() or not unwatched(dy) else _backward
+        seen = torch.compiler.is_compiling() or torch.is_grad_enabled() or not unwatched(dy)
+        compute = BACKWARD if seen else _backward
         stats = x.new_empty(0, dtype=torch.float32) if stats is None else stats
         row, groups, eps, room = ctx.setting
         dx, *others = compute(dy, x, weight, bias, extra, stats, batch, row, groups, eps, ctx.batch_count, room)

@@ -39,11 +39,11 @@ def make(
     """The executor that these options choose.
 
     workers: trials at once; 0: in this process, one after another; default: as many as cores (or Ray's nodes) and
-    memory hold, on GPUs as many as keep them busy and their memory holds, which is measured as trials are added. ray:
-    `local`, or a cluster's address, or `auto`. cpus_per_trial, gpus_per_trial: of each of Ray's tasks, fractions too;
-    default: one processor, and one GPU where there is any. gigabytes_each: of memory a trial takes (TRAINING_GB for
-    this lab's training). most: trials that there are; fewer than cores share them alike. Raises UserError for options
-    that do not go together, and if Ray is not there.
+    memory hold, and of this lab's trainings on GPUs no more than keep these busy and fit into their memory, which is
+    measured as they are added. ray: `local`, or a cluster's address, or `auto`. cpus_per_trial, gpus_per_trial: of each
+    of Ray's tasks, fractions too; default: one processor, and one GPU where there is any. gigabytes_each: of memory a
+    trial takes: TRAINING_GB for this lab's trainings, None for others. most: trials that there are; fewer than cores
+    share them alike. Raises UserError for options that do not go together, and if Ray is not there.
     """
     if workers is not None and workers < 0:
         raise UserError(f"workers must be 0 or above: got {workers}")
@@ -54,7 +54,9 @@ def make(
         if workers == 0:
             return InThisProcess(target)
         there = gpus()
-        shared = Shared([gpu.name for gpu in there]) if workers else Measured(there)
+        # Of what is no training of this lab's it is not known that it computes on a GPU.
+        measured = workers is None and gigabytes_each is not None
+        shared = Measured(there) if measured else Shared([gpu.name for gpu in there])
         workers = workers or default_workers(gigabytes_each)
         return Processes(target, min(workers, most or workers), shared if there else None)
     if workers == 0:

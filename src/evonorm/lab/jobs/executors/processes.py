@@ -43,9 +43,9 @@ class Processes:
         """See Executor."""
         idle = sum(worker.job is None for worker in self._workers)
         further = self.slots - len(self._workers)
-        if self._gpus is None or not further:
-            return idle + further
-        return idle + (self._gpus.place(self._runs()) is not None)
+        if self._gpus is None or idle or not further:
+            return idle + further if self._gpus is None else idle
+        return int(self._gpus.place(self._runs()) is not None)
 
     def submit(self, job: Job) -> None:
         """See Executor."""
@@ -54,6 +54,7 @@ class Processes:
             worker = self._started()
             self._workers.append(worker)
         worker.job = job
+        self._tell(worker)
         with contextlib.suppress(OSError):  # it has just died: wait() tells
             worker.pipe.send(job)
 
@@ -115,6 +116,10 @@ class Processes:
     def _runs(self) -> Counter[str]:
         return Counter(worker.gpu for worker in self._workers if worker.gpu is not None)
 
+    def _tell(self, worker: _Worker) -> None:
+        if self._gpus is not None and worker.gpu is not None:
+            self._gpus.changed(worker.gpu)
+
     def _received(self, worker: _Worker) -> list[Message]:
         messages: list[Message] = []
         alive = worker.process.is_alive()
@@ -123,12 +128,14 @@ class Processes:
                 message = worker.pipe.recv()
                 if isinstance(message, Ended):
                     worker.job = None
+                    self._tell(worker)
                 messages.append(message)
         except (EOFError, OSError):
             worker.process.join(2.0)
             alive = False
         if not alive:
             self._workers.remove(worker)
+            self._tell(worker)
             worker.process.join()
             if worker.job is not None:
                 messages.append(Lost(worker.job.number, _how_it_died(worker.process.exitcode)))
