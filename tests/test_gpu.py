@@ -137,3 +137,30 @@ def test_outcomes_of_every_kind(tmp_path: Path, workers: list[str]) -> None:
     assert any("illegal memory access" in line["message"] for line in found if "test_lost" in line["test"])
     if workers:
         assert [told[f"test_later[{number}]"][0] for number in range(8)] == 8 * ["passed"]
+
+
+# What the README's list of a bare machine leaves out, of all that the environment here has.
+NOT_THERE = (
+    "platformdirs",
+    "pooch",
+    "plotly",
+    "jsonargparse",
+    "yaml",
+    "jinja2",
+    "optuna",
+    "sklearn",
+    "scipy",
+    "timm",
+    "torchvision",
+)
+
+
+def test_a_bare_machine_can_begin() -> None:
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({NOT_THERE}))"
+    code = f"{hidden}; from benchmarks import gpu; gpu.main(['--help'])"
+    path = os.pathsep.join([str(gpu.ROOT / "src"), str(gpu.ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--each" in done.stdout
