@@ -134,10 +134,9 @@ class NormActivation(nn.Module):
         So a graph's train() and eval() reach it, and hooks see values alone.
         """
         given = (x,) if condition is None else (x, condition)
-        proxy = next((one for one in given if isinstance(one, fx.Proxy)), None)
-        if proxy is None:
+        if not (isinstance(x, fx.Proxy) or isinstance(condition, fx.Proxy)):
             return super().__call__(*given)
-        tracer: Any = proxy.tracer
+        tracer: Any = (x if isinstance(x, fx.Proxy) else condition).tracer
 
         def step(*args: Any) -> fx.Proxy:
             return tracer.create_proxy("call_module", tracer.path_of_module(self), args, {})  # type: ignore[no-any-return]

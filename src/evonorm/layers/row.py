@@ -47,7 +47,7 @@ class NormAct:
     leave it out, its kernel is that row's. added: at run time, by table.add.
 
     Of the formula: text, in words of mathematics; parameters, those beside weight and bias with their initial values;
-    running, names of the running statistics; grouped, whether it has statistics over groups; affine, whether it has
+    extra, the name of the first of them, "" where there is none; running, names of the running statistics; grouped, whether it has statistics over groups; affine, whether it has
     weight and bias; native, torch's own name of what comes before the `activation` ("batch_norm", "group_norm"), if it
     has it; linear, what remains when the activation is off; own, makes the formula's p.
     """
@@ -64,6 +64,7 @@ class NormAct:
     # Read off the formula, once: compilers follow plain attributes alone.
     text: str = field(init=False)
     parameters: dict[str, float] = field(init=False)
+    extra: str = field(init=False)
     running: tuple[str, ...] = field(init=False)
     grouped: bool = field(init=False)
     affine: bool = field(init=False)
@@ -82,6 +83,7 @@ class NormAct:
             "reading": found,
             "text": found.text,
             "parameters": {name: self.initial.get(name, 0.0) for name in found.parameters},
+            "extra": next(iter(found.parameters), ""),
             "running": found.running,
             "grouped": found.grouped,
             "affine": found.affine,

@@ -103,7 +103,7 @@ def evaluate(
 
     The second derivative is the reference's, composed of tensor operations, and as slow.
     """
-    extra = parameters.get(next(iter(row.parameters), ""))
+    extra = parameters.get(row.extra)
     given = _running_moments(parameters) if row.running and not setting.training else None
     index, room = ROWS.index(row.kernel), "triton" if backend == "triton" else ""
     weight, bias = parameters.get("weight"), parameters.get("bias")

@@ -209,7 +209,7 @@ def _backward_of_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ..
         dy, x, weight, bias, extra = (
             None if t is None else t.detach().requires_grad_() for t in (dy, x, weight, bias, extra)
         )
-        parameters = {"weight": weight, "bias": bias, next(iter(row.parameters), "none"): extra}
+        parameters = {"weight": weight, "bias": bias, row.extra: extra}
         if batch is not None and not training:
             parameters |= {"running_mean": batch[0], "running_var": batch[1]}
         assert x is not None
