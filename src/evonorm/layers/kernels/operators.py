@@ -89,7 +89,11 @@ def direct(call: Call) -> tuple[Tensor, Tensor | None]:
     The dispatcher and what Python registers with it cost more than a small map's arithmetic. Only where nothing but
     autograd must see the operator: see `unwatched`.
     """
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call[:4]):
+    x, weight, bias, extra, *_ = call
+    if torch.compiler.is_compiling():  # a compiler that gave up on the caller may follow this alone
+        y, _, batch = FORWARD(*call)
+        return y, batch
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, extra)):
         y, batch = _Direct.apply(*call)
         return y, batch
     y, _, taken = _computed(call, keeps=False)
