@@ -49,7 +49,7 @@ def shown(name: str) -> str:
     count = sum(len(point.values) for points in trials.points.values() for point in points)
     return "\n\n".join(
         [
-            f"![{told.panels[0].title}, and more of them, a line a layer]({name}.png)",
+            f"![{'; '.join(panel.title for panel in told.panels)}: a line a layer]({name}.png)",
             _findings(told),
             *(f"{table.caption}:\n\n{_markdown(table)}" for table in told.tables),
             f"{told.method} {told.caveat}".strip(),

@@ -47,9 +47,10 @@ class NormAct:
     leave it out, its kernel is that row's. added: at run time, by table.add.
 
     Of the formula: text, in words of mathematics; parameters, those beside weight and bias with their initial values;
-    extra, the name of the first of them, "" where there is none; running, names of the running statistics; grouped, whether it has statistics over groups; affine, whether it has
-    weight and bias; native, torch's own name of what comes before the `activation` ("batch_norm", "group_norm"), if it
-    has it; linear, what remains when the activation is off; own, makes the formula's p.
+    extra, the name of the first of them, "" where there is none; running, names of the running statistics; grouped,
+    whether it has statistics over groups; affine, whether it has weight and bias; native, torch's own name of what
+    comes before the `activation` ("batch_norm", "group_norm"), if it has it; linear, what remains when the activation
+    is off; own, makes the formula's p.
     """
 
     name: str
