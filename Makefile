@@ -100,6 +100,8 @@ campaign: setup
 
 # Of the machine as it is: no environment is made, nothing is fetched.
 gpu:
+	@$(PYTHON) -c "import torch" 2>/dev/null || \
+	  { echo "make gpu: $(PYTHON) has no torch; name one that has, as in: make gpu PYTHON=.venv/bin/python"; exit 2; }
 	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu $(if $(filter-out runs,$(OUT)),--out "$(OUT)") $(if $(FOR),--for $(FOR)) \
 	  $(if $(EACH),--each $(EACH)) $(if $(ONLY),--only $(ONLY)) $(if $(COMMIT),--commit $(COMMIT))
 
