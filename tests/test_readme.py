@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -46,3 +47,17 @@ def test_every_layer_is_in_the_table() -> None:
     layers = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
     for row in TABLE:
         assert f"| `{row.name}` | `{row.text}` |" in layers
+
+
+def test_as_many_batch_norms_stay_as_it_says() -> None:
+    torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
+    from evonorm import convert
+
+    with torch.device("meta"):
+        model = torchvision.models.resnet50()
+
+    def norms(model: Any) -> int:
+        return sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+
+    assert f"({norms(convert(model, 'evonorm-s0'))} of ResNet-50's {norms(model)})" in README
+    assert norms(convert(model, "evonorm-s0", without_activation="affine")) == 0

@@ -83,19 +83,19 @@ def _plain(t: Tensor) -> bool:
     )
 
 
-def direct(call: Call) -> tuple[Tensor, Tensor | None]:
-    """y and the batch's moments, None where they are given or not needed: forward without torch's dispatcher.
+def forward(call: Call) -> tuple[Tensor, Tensor | None]:
+    """y, and the batch's moments where they are taken.
 
-    The dispatcher and what Python registers with it cost more than a small map's arithmetic. Only where nothing but
-    autograd must see the operator: see `unwatched`.
+    By the operator, or past torch's dispatcher where nothing but autograd must see it: the dispatcher and what Python
+    registers with it cost more than a small map's arithmetic.
     """
-    x, weight, bias, extra, *_ = call
-    if torch.compiler.is_compiling():  # a compiler that gave up on the caller may follow this alone
-        y, _, batch = FORWARD(*call)
-        return y, batch
+    x, weight, bias, extra, batch, *_ = call
+    if torch.compiler.is_compiling() or not unwatched(x, weight, bias, extra, batch):
+        y, _, taken = FORWARD(*call)
+        return y, taken
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, extra)):
-        y, batch = _Direct.apply(*call)
-        return y, batch
+        y, taken = _Direct.apply(*call)
+        return y, taken
     y, _, taken = _computed(call, keeps=False)
     return y, taken
 
@@ -240,7 +240,7 @@ class _Direct(torch.autograd.Function):
         call = Call(*arguments)
         y, stats, taken = _computed(call, keeps=True)
         moments = taken if taken is not None else call.batch if of_batch(call.row) else None
-        ctx.setting = call[5:]
+        ctx.setting = arguments[5:]  # an older torch.compile cannot follow a slice of call
         ctx.batch_count = 0.0 if taken is None else float(call.x.numel() // call.x.shape[1])
         ctx.save_for_backward(call.x, call.weight, call.bias, call.extra, stats, moments)
         if taken is not None:

@@ -43,9 +43,10 @@ class Processes:
         """See Executor."""
         idle = sum(worker.job is None for worker in self._workers)
         further = self.slots - len(self._workers)
-        if self._gpus is None or idle or not further:
-            return idle + further if self._gpus is None else idle
-        return int(self._gpus.place(self._runs()) is not None)
+        if self._gpus is None:
+            return idle + further
+        # A GPU is asked only where a further worker could begin.
+        return idle or int(further > 0 and self._gpus.place(self._runs()) is not None)
 
     def submit(self, job: Job) -> None:
         """See Executor."""
